@@ -149,16 +149,17 @@ func TestCommands(t *testing.T) {
 	}
 }
 
-// A command of README is one of our scripts or xnodeos with a subcommand and
+// A command of the documents is one of our scripts or xnodeos with a subcommand and
 // flags that its help knows, or a plain tool of the list.
-func TestReadmeCommandsExist(t *testing.T) {
+func TestDocumentedCommandsExist(t *testing.T) {
 	program := buildProgram(t)
 	plain := []string{"git", "cd", "just", "ssh", "sha256sum"}
-	commands := Commands(documents(t)["README.md"])
+	texts := documents(t)
+	commands := Commands(texts["README.md"])
 	if len(commands) < 4 {
 		t.Fatalf("README.md shows %d commands; are they fenced as sh?", len(commands))
 	}
-	for _, line := range commands {
+	for _, line := range append(commands, Commands(texts["docs/development.md"])...) {
 		words := strings.Fields(line)
 		name := filepath.Base(words[0])
 		switch {
@@ -167,7 +168,7 @@ func TestReadmeCommandsExist(t *testing.T) {
 		case strings.HasPrefix(strings.TrimPrefix(words[0], "./"), "scripts/"):
 			checkScript(t, line, words)
 		case !slices.Contains(plain, name):
-			t.Errorf("README.md shows %q: %s is neither a script, nor xnodeos, nor a known tool", line, words[0])
+			t.Errorf("the documents show %q: %s is neither a script, nor xnodeos, nor a known tool", line, words[0])
 		}
 	}
 }
@@ -188,11 +189,11 @@ func checkProgram(t *testing.T, program, line string, words []string) {
 	}
 	help, err := exec.CommandContext(t.Context(), program, append(sub, "--help")...).CombinedOutput()
 	if err != nil {
-		t.Errorf("README.md shows %q: xnodeos %s --help: %v", line, strings.Join(sub, " "), err)
+		t.Errorf("the documents show %q: xnodeos %s --help: %v", line, strings.Join(sub, " "), err)
 		return
 	}
 	if len(sub) > 0 && !bytes.Contains(help, []byte("xnodeos "+strings.Join(sub, " "))) {
-		t.Errorf("README.md shows %q: xnodeos has no subcommand %q", line, strings.Join(sub, " "))
+		t.Errorf("the documents show %q: xnodeos has no subcommand %q", line, strings.Join(sub, " "))
 	}
 	checkFlags(t, line, words, string(help))
 }
@@ -201,7 +202,7 @@ func checkScript(t *testing.T, line string, words []string) {
 	t.Helper()
 	help, err := exec.CommandContext(t.Context(), filepath.Join(root, words[0]), "--help").CombinedOutput()
 	if err != nil {
-		t.Errorf("README.md shows %q: %s --help: %v\n%s", line, words[0], err, help)
+		t.Errorf("the documents show %q: %s --help: %v\n%s", line, words[0], err, help)
 		return
 	}
 	checkFlags(t, line, words, string(help))
@@ -212,7 +213,7 @@ func checkFlags(t *testing.T, line string, words []string, help string) {
 	for _, w := range words {
 		flag, _, _ := strings.Cut(w, "=")
 		if strings.HasPrefix(flag, "--") && !strings.Contains(help, flag) {
-			t.Errorf("README.md shows %q: the help does not know %s", line, flag)
+			t.Errorf("the documents show %q: the help does not know %s", line, flag)
 		}
 	}
 }
