@@ -68,8 +68,6 @@ type Manifest struct {
 	Initrd File `json:"initrd"`
 	// Payload is the squashfs of the closure.
 	Payload Payload `json:"payload"`
-	// Boot lists the loaders that lie beside it, in the order of the artifact.
-	Boot []File `json:"boot"`
 }
 
 // File is one whole file. Name has no folder part; Size is in bytes; SHA256
@@ -97,9 +95,6 @@ func (m *Manifest) Encode() ([]byte, error) {
 	// null and [] would be two encodings of one manifest.
 	if out.Critical == nil {
 		out.Critical = []string{}
-	}
-	if out.Boot == nil {
-		out.Boot = []File{}
 	}
 	if out.Payload.Chunks == nil {
 		out.Payload.Chunks = []string{}
@@ -168,7 +163,7 @@ func Parse(data []byte) (*Manifest, error) {
 func knownKey(key string) bool {
 	switch key {
 	case "v", "critical", "label", "arch", "system", "closure", "handover", "sequence", "time", "cmdline",
-		"kernel", "initrd", "payload", "boot":
+		"kernel", "initrd", "payload":
 		return true
 	}
 	return false

@@ -39,7 +39,6 @@ func example(t testing.TB) *Manifest {
 		Kernel:   file("vmlinuz"),
 		Initrd:   file("initrd"),
 		Payload:  payload,
-		Boot:     []File{file("isolinux.bin"), file("ldlinux.c32"), file("isohdpfx.bin"), file("systemd-bootx64.efi")},
 	}
 }
 

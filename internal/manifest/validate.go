@@ -10,7 +10,6 @@ import (
 
 const (
 	maxChunkSize = 1 << 30
-	maxBootFiles = 64
 	// COMMAND_LINE_SIZE of x86_64, with its NUL, less " xnode.manifest=sha256:HEX".
 	maxCmdline = 2048 - 1 - 87
 )
@@ -48,9 +47,6 @@ func (m *Manifest) validate() error {
 }
 
 func (m *Manifest) validateFiles() error {
-	if len(m.Boot) > maxBootFiles {
-		return fmt.Errorf("%d boot files; allowed are %d", len(m.Boot), maxBootFiles)
-	}
 	if err := m.Kernel.validate(); err != nil {
 		return fmt.Errorf("kernel: %w", err)
 	}
@@ -58,10 +54,7 @@ func (m *Manifest) validateFiles() error {
 		return fmt.Errorf("initrd: %w", err)
 	}
 	seen := map[string]bool{m.Payload.Name: true}
-	for _, f := range append([]File{m.Kernel, m.Initrd}, m.Boot...) {
-		if err := f.validate(); err != nil {
-			return fmt.Errorf("boot: %w", err)
-		}
+	for _, f := range []File{m.Kernel, m.Initrd} {
 		if seen[f.Name] {
 			return fmt.Errorf("two files are named %q", f.Name)
 		}
