@@ -1,0 +1,63 @@
+package nix
+
+import "sort"
+
+// scanner finds which of a set of hash parts occur in a stream, as Nix does to
+// find references: 32 characters of the alphabet, wherever they stand.
+type scanner struct {
+	wanted map[string]StorePath // hash part -> path; shared, only read
+	found  map[StorePath]bool
+	tail   []byte // the last bytes of the stream, fewer than a hash part
+}
+
+func newScanner(wanted map[string]StorePath) *scanner {
+	return &scanner{wanted: wanted, found: map[StorePath]bool{}, tail: make([]byte, 0, 2*HashLen)}
+}
+
+// Write implements io.Writer; it never fails.
+func (s *scanner) Write(p []byte) (int, error) {
+	const keep = HashLen - 1
+	// What stands across the border of two writes lies within tail + head.
+	joined := append(s.tail, p[:min(len(p), keep)]...)
+	s.search(joined)
+	if len(p) >= keep {
+		s.search(p)
+		joined = p
+	}
+	if len(joined) > keep {
+		joined = joined[len(joined)-keep:]
+	}
+	s.tail = append(s.tail[:0], joined...)
+	return len(p), nil
+}
+
+// search looks at the last byte of a window first: one that is not in the
+// alphabet rules out all windows over it, so most bytes are never looked at.
+func (s *scanner) search(p []byte) {
+	good := 0 // p[i:good] is known to be in the alphabet
+	for i := 0; i+HashLen <= len(p); {
+		j := i + HashLen - 1
+		for j >= good && j >= i && base32Digit[p[j]] != notBase32 {
+			j--
+		}
+		if j >= good && j >= i {
+			i = j + 1
+			continue
+		}
+		good = i + HashLen
+		if path, ok := s.wanted[string(p[i:good])]; ok {
+			s.found[path] = true
+		}
+		i++
+	}
+}
+
+// references returns what was found, sorted.
+func (s *scanner) references() []string {
+	refs := make([]string, 0, len(s.found))
+	for p := range s.found {
+		refs = append(refs, string(p))
+	}
+	sort.Strings(refs)
+	return refs
+}
