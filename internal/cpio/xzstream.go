@@ -1,0 +1,33 @@
+package cpio
+
+import (
+	"io"
+
+	"github.com/ulikunitz/xz"
+)
+
+// xzStream reads exactly one xz stream from an input.
+type xzStream struct {
+	in *input
+	r  *xz.Reader
+}
+
+func newXZStream(in *input) (io.Reader, error) {
+	r, err := xz.ReaderConfig{DictCap: maxWindow, SingleStream: true}.NewReader(in)
+	return &xzStream{in, r}, err
+}
+
+// Read gives back the one byte that the library takes behind the stream to see
+// whether something follows. It has no value for that error, only its text;
+// TestInitrd fails should the text change.
+func (x *xzStream) Read(p []byte) (int, error) {
+	n, err := x.r.Read(p)
+	if err != nil && err.Error() == "xz: unexpected data after stream" {
+		if x.in.err != nil {
+			return n, x.in.err
+		}
+		x.in.unread()
+		return n, io.EOF
+	}
+	return n, err
+}
