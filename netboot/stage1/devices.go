@@ -1,0 +1,169 @@
+package stage1
+
+import (
+	"context"
+	"io/fs"
+	"sync"
+	"time"
+)
+
+// Devices finds the machine's devices and loads what they ask for, the most
+// urgent first, for as long as the first stage runs.
+type Devices struct {
+	sys     fs.FS
+	modules *Modules
+	events  <-chan Uevent // nil where the kernel does not tell; then all is by polling
+	clock   func() time.Duration
+
+	// Changed tells that a block device or a network interface may have come.
+	Changed *signal
+
+	mu    sync.Mutex
+	quiet time.Duration // since when nothing is left to load; 0 while there is
+}
+
+// NewDevices returns a finder; Run does its work.
+func NewDevices(sys fs.FS, modules *Modules, events <-chan Uevent, clock func() time.Duration) *Devices {
+	return &Devices{sys: sys, modules: modules, events: events, clock: clock, Changed: newSignal()}
+}
+
+// Bounds of waiting for devices.
+const (
+	rescanFirst = 250 * time.Millisecond
+	rescanMost  = 4 * time.Second
+	// settleTime is how long nothing may have happened; a driver's probe that
+	// runs on its own thread reports within it where it is fast at all.
+	settleTime = 100 * time.Millisecond
+	// settleDisks bounds the wait for a USB disk that is known but not there.
+	settleDisks = 5 * time.Second
+)
+
+// job is something to load. The file systems of the first stage wait until the
+// drivers of disks work, and then load while the disks spin up.
+type job struct {
+	alias string
+	names []string
+}
+
+type jobQueue [rankNetwork + 1][]job
+
+func (q *jobQueue) pop() (job, bool) {
+	for rank := range q {
+		if len(q[rank]) > 0 {
+			j := q[rank][0]
+			q[rank] = q[rank][1:]
+			return j, true
+		}
+	}
+	return job{}, false
+}
+
+func (q *jobQueue) addAlias(alias string) {
+	rank := aliasRank(alias)
+	q[rank] = append(q[rank], job{alias: alias})
+}
+
+// Run works until the context ends. The named modules are loaded as soon as the
+// drivers of disks are.
+func (d *Devices) Run(ctx context.Context, names ...string) {
+	var queue jobQueue
+	d.scan(&queue)
+	queue[rankUSB] = append([]job{{names: names}}, queue[rankUSB]...)
+	wait := rescanFirst
+	for ctx.Err() == nil {
+		d.drain(&queue)
+		if j, ok := queue.pop(); ok {
+			d.setQuiet(false)
+			d.do(j)
+			d.Changed.Notify()
+			wait = rescanFirst
+			continue
+		}
+		d.setQuiet(true)
+		if d.await(ctx, &queue, wait) {
+			continue
+		}
+		// Events can be lost when the socket's buffer is full.
+		d.scan(&queue)
+		wait = min(2*wait, rescanMost)
+	}
+}
+
+func (d *Devices) do(j job) {
+	if j.alias != "" {
+		d.modules.Alias(j.alias)
+		return
+	}
+	if err := d.modules.Load(j.names...); err != nil {
+		d.modules.con.Sayf("%v", err)
+	}
+}
+
+// scan queues what was not looked at yet.
+func (d *Devices) scan(queue *jobQueue) {
+	for _, alias := range Modaliases(d.sys) {
+		if !d.modules.seen(alias) {
+			queue.addAlias(alias)
+		}
+	}
+}
+
+// drain takes the events that are there, without waiting.
+func (d *Devices) drain(queue *jobQueue) {
+	for {
+		select {
+		case e := <-d.events:
+			d.take(e, queue)
+		default:
+			return
+		}
+	}
+}
+
+// await waits for one event and says whether one came.
+func (d *Devices) await(ctx context.Context, queue *jobQueue, limit time.Duration) bool {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case e := <-d.events:
+		d.take(e, queue)
+		return true
+	}
+	return false
+}
+
+func (d *Devices) take(e Uevent, queue *jobQueue) {
+	if e.Action == "add" && wantedAlias(e.Modalias) && !d.modules.seen(e.Modalias) {
+		queue.addAlias(e.Modalias)
+	}
+	if e.Subsystem == "block" || e.Subsystem == "net" {
+		d.setQuiet(false)
+		d.Changed.Notify()
+	}
+}
+
+func (d *Devices) setQuiet(quiet bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case !quiet:
+		d.quiet = 0
+	case d.quiet == 0:
+		d.quiet = d.clock()
+	}
+}
+
+// Settled says whether all devices that were plugged in at the start are there,
+// as far as can be told.
+func (d *Devices) Settled() bool {
+	d.mu.Lock()
+	since := d.quiet
+	d.mu.Unlock()
+	if since == 0 {
+		return false
+	}
+	quiet := d.clock() - since
+	return quiet >= settleTime && (quiet >= settleDisks || !DisksToCome(d.sys))
+}

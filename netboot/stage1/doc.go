@@ -1,0 +1,21 @@
+// Package stage1 is what xnode-init does: everything between the kernel and the
+// system's own init, as PID 1 of the initramfs, without a shell or any other
+// program.
+//
+// It loads the kernel modules that the machine's devices ask for, reads the
+// command line and the node config, finds the payload, checks every byte of it
+// against the manifest that the command line names, builds the new root, leaves
+// the node config and the network to the system below /run, and hands over.
+//
+// It does not decide what a node runs, does not write to any disk, and has no
+// shell: what goes wrong is said on the console with step, cause and remedy, and
+// after a bounded time the machine starts again.
+//
+// What a function decides is kept apart from what it does to the machine: the
+// plans (command line, devices, network, mounts, leaves) are pure and read a
+// fs.FS; the files named *_linux.go are thin and hold the system calls.
+//
+// Two invariants: PID 1 never waits without a bound (xnode.debug is the one
+// exception, and only after a failure), and no byte of the payload reaches the
+// system before all of it was checked.
+package stage1

@@ -1,0 +1,152 @@
+package stage1
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"xnodeos.org/internal/nodeconfig"
+)
+
+// BootRecord is /run/xnode/boot.json: what was booted, from where, and how long
+// it took. Seconds are those of the first stage; Time is the manifest's, in
+// seconds since 1970.
+type BootRecord struct {
+	V        int           `json:"v"`
+	Manifest string        `json:"manifest"`
+	System   string        `json:"system"`
+	Label    string        `json:"label"`
+	Medium   string        `json:"medium"`
+	Sequence uint32        `json:"sequence"`
+	Time     int64         `json:"time"`
+	Seconds  BootSeconds   `json:"seconds"`
+	Network  []BootNetwork `json:"network"`
+	Upstream *BootUpstream `json:"upstream,omitempty"`
+	Notes    []string      `json:"notes"`
+}
+
+// BootSeconds are the parts of the first stage, in seconds.
+type BootSeconds struct {
+	Total       float64 `json:"total"`
+	Modules     float64 `json:"modules"`
+	DHCP        float64 `json:"dhcp"`
+	Verify      float64 `json:"verify"`
+	PrepareRoot float64 `json:"prepare_root"`
+	Rest        float64 `json:"rest"`
+}
+
+// BootNetwork is a link that had an address in the first stage.
+type BootNetwork struct {
+	MAC     string `json:"mac"`
+	Address string `json:"address"`
+	Gateway string `json:"gateway,omitempty"`
+	From    string `json:"from"` // "dhcp" or "static"
+}
+
+// BootUpstream is what Xnode's provisioning said, without the access token: that
+// lies beside, in upstream/access-token, for root only.
+type BootUpstream struct {
+	UUID         string `json:"uuid,omitempty"`
+	ConfigRemote string `json:"config_remote,omitempty"`
+}
+
+func secondsOf(t Times) BootSeconds {
+	round := func(d time.Duration) float64 { return float64(d.Milliseconds()) / 1000 }
+	return BootSeconds{Total: round(t.Total), Modules: round(t.Modules), DHCP: round(t.DHCP), Verify: round(t.Verify),
+		PrepareRoot: round(t.PrepareRoot), Rest: round(t.Rest)}
+}
+
+func networkOf(results []LinkResult) []BootNetwork {
+	list := []BootNetwork{}
+	for _, r := range results {
+		if r.Lease == nil {
+			continue
+		}
+		n := BootNetwork{MAC: r.Link.ID().String(), Address: r.Lease.Address.String(), From: "static"}
+		if r.Lease.From == nodeconfig.MethodDHCP {
+			n.From = "dhcp"
+		}
+		if r.Lease.Gateway.IsValid() {
+			n.Gateway = r.Lease.Gateway.String()
+		}
+		list = append(list, n)
+	}
+	return list
+}
+
+func upstreamOf(u Upstream) *BootUpstream {
+	if u.UUID == "" && u.ConfigRemote == "" {
+		return nil
+	}
+	return &BootUpstream{UUID: u.UUID, ConfigRemote: u.ConfigRemote}
+}
+
+// leaf is a file that the first stage leaves below /run.
+type leaf struct {
+	Path string // relative to /run
+	Perm fs.FileMode
+	Data []byte
+}
+
+// nodeLeaves are the files of the node config, keys for root only.
+func nodeLeaves(c *nodeconfig.Config) []leaf {
+	var list []leaf
+	for _, name := range c.Names() {
+		perm := fs.FileMode(0o644)
+		if nodeconfig.Private(name) {
+			perm = 0o600
+		}
+		list = append(list, leaf{"xnode/node/" + name, perm, c.Files[name]})
+	}
+	return list
+}
+
+// networkLeaves are the units by which systemd-networkd goes on with the links.
+func networkLeaves(results []LinkResult, dns []netip.Addr) []leaf {
+	reachable := slices.ContainsFunc(results, func(r LinkResult) bool { return r.Lease != nil })
+	var list []leaf
+	for _, r := range results {
+		name, content := NetworkFile(r, dns, reachable)
+		list = append(list, leaf{"systemd/network/" + name, 0o644, []byte(content)})
+	}
+	return list
+}
+
+func recordLeaf(r BootRecord) (leaf, error) {
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return leaf{}, fmt.Errorf("encode boot record: %w", err)
+	}
+	return leaf{"xnode/boot.json", 0o644, append(data, '\n')}, nil
+}
+
+func upstreamLeaves(u Upstream) []leaf {
+	if u.AccessToken == "" {
+		return nil
+	}
+	return []leaf{{"xnode/upstream/access-token", 0o600, []byte(string(u.AccessToken) + "\n")}}
+}
+
+// writeLeaves writes below run.
+func writeLeaves(run string, leaves []leaf) error {
+	for _, l := range leaves {
+		name := filepath.Join(run, l.Path)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return fmt.Errorf("leave %s to the system: %w", l.Path, err)
+		}
+		f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, l.Perm)
+		if err != nil {
+			return fmt.Errorf("leave %s to the system: %w", l.Path, err)
+		}
+		_, err = f.Write(l.Data)
+		if err := errorsFirst(err, f.Close()); err != nil {
+			return fmt.Errorf("leave %s to the system: %w", l.Path, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,258 @@
+package stage1
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"xnodeos.org/internal/manifest"
+)
+
+// Candidate is a payload whose manifest is the one that the command line names;
+// its bytes are not checked yet.
+type Candidate struct {
+	Manifest *manifest.Manifest
+	// Medium is where it lies, for people: "cd /dev/sr0".
+	Medium string
+	// Path is the squashfs file.
+	Path string
+	// Keep makes the place of the file permanent and returns its path after that;
+	// nil where it is so already.
+	Keep func() (string, error)
+	// Release gives the place up again; nil where nothing is held.
+	Release func()
+}
+
+func (c *Candidate) release() {
+	if c.Release != nil {
+		c.Release()
+	}
+}
+
+// payloadSource is one way to a payload. Several work at the same time; the one
+// that first has a payload that passes verification wins.
+type payloadSource interface {
+	// Next waits for the next candidate. It returns errNoMore if there will be
+	// none, and the context's error when it ends. What is wrong with a place is
+	// said to the given function and does not end the search.
+	Next(ctx context.Context, reject func(place string, err error)) (*Candidate, error)
+	// Report says what was seen, for the error that no payload was found.
+	Report() []string
+}
+
+// errNoMore is how a source says that it has nothing more to offer.
+var errNoMore = errors.New("no further payload")
+
+// Bounds of the search. Verification has no bound of its own as long as bytes
+// come: a remote-hands CD gives 500 kB/s.
+const (
+	searchLimit  = 60 * time.Second
+	stallLimit   = 120 * time.Second
+	progressStep = 3 * time.Second
+	readRetries  = 2
+	retryPause   = 2 * time.Second
+)
+
+// search finds and verifies the payload.
+type search struct {
+	sources []payloadSource
+	watch   *Stopwatch
+	con     *Console
+	limit   time.Duration // without a candidate
+
+	rejected []string
+}
+
+type offer struct {
+	candidate *Candidate
+	// done is called when the candidate was judged, so that its source goes on.
+	done chan struct{}
+}
+
+// run returns the first candidate of which every byte is right.
+func (s *search) run(ctx context.Context) (*Candidate, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	offers := make(chan offer)
+	rejects := make(chan string)
+	ended := make(chan error)
+	for _, source := range s.sources {
+		go func() {
+			err := guard(func() error { return s.ask(ctx, source, offers, rejects) })
+			select {
+			case ended <- err:
+			case <-ctx.Done():
+			}
+		}()
+	}
+	open := len(s.sources)
+	timer := time.NewTimer(s.limit)
+	defer timer.Stop()
+	for open > 0 {
+		select {
+		case o := <-offers:
+			err := s.verify(ctx, o.candidate)
+			if err == nil {
+				return o.candidate, nil
+			}
+			s.reject(fmt.Sprintf("%s: %v", o.candidate.Medium, err))
+			o.candidate.release()
+			close(o.done)
+			timer.Reset(s.limit)
+		case text := <-rejects:
+			s.reject(text)
+		case err := <-ended:
+			open--
+			if err != nil && !errors.Is(err, errNoMore) {
+				s.reject(err.Error())
+			}
+		case <-timer.C:
+			return nil, s.failed(fmt.Errorf("none found in %.0f s", s.limit.Seconds()))
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return nil, s.failed(errors.New("none found"))
+}
+
+// ask hands on what one source offers, one candidate at a time.
+func (s *search) ask(ctx context.Context, source payloadSource, offers chan<- offer, rejects chan<- string) error {
+	reject := func(place string, err error) {
+		select {
+		case rejects <- fmt.Sprintf("%s: %v", place, err):
+		case <-ctx.Done():
+		}
+	}
+	for {
+		c, err := source.Next(ctx, reject)
+		if err != nil {
+			return err
+		}
+		o := offer{candidate: c, done: make(chan struct{})}
+		select {
+		case offers <- o:
+		case <-ctx.Done():
+			c.release()
+			return ctx.Err()
+		}
+		select {
+		case <-o.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *search) reject(text string) {
+	s.con.Sayf("skipped %s", text)
+	s.rejected = append(s.rejected, text)
+}
+
+func (s *search) failed(cause error) error {
+	var seen []string
+	for _, source := range s.sources {
+		seen = append(seen, source.Report()...)
+	}
+	said := append(append([]string(nil), s.rejected...), seen...)
+	if len(said) == 0 {
+		said = []string{"no disk, stick or CD is there"}
+	}
+	return &StepError{
+		Step:   "find payload",
+		Cause:  fmt.Errorf("%w: %s", cause, strings.Join(said, "; ")),
+		Remedy: "insert the medium that was written together with this kernel and initrd, or write it again",
+	}
+}
+
+// verify reads the whole payload. A read error is tried again; a wrong byte is
+// final.
+func (s *search) verify(ctx context.Context, c *Candidate) error {
+	defer s.watch.Begin(PhaseVerify)()
+	mb := float64(c.Manifest.Payload.Size) / 1e6
+	s.con.Sayf("found %s on %s, checking %.1f MB", c.Manifest.Label, c.Medium, mb)
+	for try := 0; ; try++ {
+		err := s.verifyOnce(ctx, c)
+		if err == nil || isFinal(err) || try == readRetries || ctx.Err() != nil {
+			return err
+		}
+		s.con.Sayf("%s: %v; trying again", c.Medium, err)
+		pause(ctx, nil, retryPause)
+	}
+}
+
+// isFinal tells wrong bytes from bytes that could not be read.
+func isFinal(err error) bool {
+	var chunk *manifest.ChunkError
+	var size *manifest.SizeError
+	var digest *manifest.DigestError
+	return errors.As(err, &chunk) || errors.As(err, &size) || errors.As(err, &digest) || errors.Is(err, errStalled)
+}
+
+var errStalled = errors.New("the medium gave no byte")
+
+// verifyOnce runs in a goroutine of its own, because a read from a broken drive
+// may never come back.
+func (s *search) verifyOnce(ctx context.Context, c *Candidate) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	steps := make(chan int64, 1)
+	go func() {
+		done <- guard(func() error { return verifyFile(ctx, c, steps) })
+	}()
+	stall := time.NewTimer(stallLimit)
+	defer stall.Stop()
+	tick := time.NewTicker(progressStep)
+	defer tick.Stop()
+	var bytes int64
+	for {
+		select {
+		case err := <-done:
+			return err
+		case bytes = <-steps:
+			stall.Reset(stallLimit)
+		case <-tick.C:
+			s.con.Sayf("checked %.1f of %.1f MB", float64(bytes)/1e6, float64(c.Manifest.Payload.Size)/1e6)
+		case <-stall.C:
+			return fmt.Errorf("%w in %.0f s", errStalled, stallLimit.Seconds())
+		}
+	}
+}
+
+func verifyFile(ctx context.Context, c *Candidate, steps chan int64) error {
+	f, err := os.Open(c.Path)
+	if err != nil {
+		return fmt.Errorf("open payload: %w", err)
+	}
+	defer f.Close()
+	if err := checkSize(f, c.Manifest.Payload.Size); err != nil {
+		return err
+	}
+	return c.Manifest.Payload.Verify(ctx, f, func(done int64) {
+		select { // only the newest number counts
+		case <-steps:
+		default:
+		}
+		select {
+		case steps <- done:
+		default:
+		}
+	})
+}
+
+// checkSize sees a payload that was cut off before its bytes are read: an initrd
+// that does not fit into memory ends like that.
+func checkSize(f io.Seeker, want int64) error {
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return fmt.Errorf("size of payload: %w", err)
+	}
+	if size < want {
+		return fmt.Errorf("the payload ends after %d of %d bytes; if it came inside an initrd, the machine has too little memory for it", size, want)
+	}
+	return nil
+}

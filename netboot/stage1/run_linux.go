@@ -1,0 +1,364 @@
+package stage1
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"xnodeos.org/internal/kmod"
+	"xnodeos.org/internal/manifest"
+	"xnodeos.org/internal/nodeconfig"
+)
+
+// Bounds of the waits on the main path. None of them is reached on a machine
+// whose devices answer.
+const (
+	// configWait bounds the wait for a volume XNODE-CFG.
+	configWait = 15 * time.Second
+	// dhcpWait is how long a hand-over with a local payload is held up by a
+	// server that has not answered: only the boot record wants to know the
+	// address, and the system asks again anyway.
+	dhcpWait = 2 * time.Second
+	// stopWait bounds the end of goroutines that may sit in a system call.
+	stopWait  = 2 * time.Second
+	flushWait = 2 * time.Second
+	lookPause = 20 * time.Millisecond
+)
+
+// stage is one run of the first stage.
+type stage struct {
+	con     *Console
+	watch   *Stopwatch
+	options Options
+	words   []Word
+	notes   []string
+
+	modules *Modules
+	devices *Devices
+	volumes *Volumes
+	network *Network
+
+	stop context.CancelFunc // ends all background work
+	jobs sync.WaitGroup
+}
+
+// Run is the first stage, from the first mount to the system's init, which takes
+// the place of this program. It returns only where not even a reboot works; PID 1
+// ends then, and the kernel panics.
+func Run(ctx context.Context) error {
+	s := &stage{con: NewConsole(uptime), watch: NewStopwatch(uptime), options: Options{Panic: DefaultPanic}}
+	err := guard(func() error { return s.boot(ctx) })
+	return s.fail(ctx, err)
+}
+
+func (s *stage) boot(ctx context.Context) error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	want, err := s.manifestWord()
+	if err != nil {
+		return err
+	}
+	memory, err := readMemory()
+	if err != nil {
+		return stepError("check memory", err, "")
+	}
+	if err := memory.Check(MemoryNeeded); err != nil {
+		return err
+	}
+	embedded, err := nodeconfig.ReadBooted(os.DirFS("/"))
+	if err != nil {
+		return stepError("read node config", err, "")
+	}
+	work, cancel := context.WithCancel(ctx)
+	s.stop = cancel
+	defer cancel()
+	if err := s.startDevices(work); err != nil {
+		return err
+	}
+	settings := s.startConfig(work, embedded)
+	payload, err := s.search(want).run(work)
+	if err != nil {
+		return err
+	}
+	return s.handOver(ctx, payload, settings)
+}
+
+// begin makes the machine visible and reads what it was told.
+func (s *stage) begin() error {
+	unix.Umask(0o022)
+	err := mountEarly()
+	openConsoles(s.con)
+	if err != nil {
+		return stepError("mount", err, "")
+	}
+	release, err := kernelRelease()
+	if err != nil {
+		return stepError("find kernel modules", err, "")
+	}
+	line, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return stepError("read command line", err, "")
+	}
+	s.words = ParseCmdline(string(line))
+	var notes []string
+	s.options, notes = ParseOptions(s.words)
+	if s.options.Debug {
+		s.con.Verbose()
+	}
+	s.con.Sayf("first stage on Linux %s", release)
+	s.note(notes...)
+	fsys := os.DirFS(filepath.Join("/lib/modules", release))
+	index, err := kmod.Open(fsys)
+	if err != nil {
+		return stepError("find kernel modules", err, "write the artifact again: kernel and initrd do not belong together")
+	}
+	s.modules = NewModules(index, func(m kmod.Module) error { return kmod.Load(fsys, m) }, s.watch, s.con)
+	return nil
+}
+
+// note says something on the console that the system's administrator should
+// find in the boot record as well.
+func (s *stage) note(notes ...string) {
+	for _, n := range notes {
+		s.con.Sayf("note: %s", n)
+		s.notes = append(s.notes, n)
+	}
+}
+
+func (s *stage) manifestWord() (wantedManifest, error) {
+	const remedy = "boot with xnode.manifest=sha256:HEX, the word that `xnodeos image build` writes beside the payload"
+	if s.options.Manifest == "" {
+		return "", stepError("find payload", errors.New("the command line names no manifest, so that no payload can be trusted"), remedy)
+	}
+	hex, ok := strings.CutPrefix(s.options.Manifest, "sha256:")
+	if !ok || len(hex) != 64 || strings.Trim(hex, "0123456789abcdef") != "" {
+		return "", stepError("find payload", fmt.Errorf("xnode.manifest=%q is not sha256: and 64 hex digits", s.options.Manifest), remedy)
+	}
+	return wantedManifest(s.options.Manifest), nil
+}
+
+// startDevices begins to load drivers and to look at disks.
+func (s *stage) startDevices(ctx context.Context) error {
+	// ext4 and erofs ask for the checksum by a name that no device has.
+	if err := s.modules.Load("crc32c_generic"); err != nil {
+		s.con.Debugf("%v", err)
+	}
+	events, err := listenUevents(ctx)
+	if err != nil {
+		s.note(err.Error())
+	}
+	sys := os.DirFS("/sys")
+	s.devices = NewDevices(sys, s.modules, events, uptime)
+	s.volumes = NewVolumes(sys, openBlock, uptime, s.con)
+	s.jobs.Go(func() { s.devices.Run(ctx, "loop", "squashfs", "overlay", "isofs") })
+	s.jobs.Go(func() { s.volumes.Run(ctx, s.devices.Changed) })
+	return nil
+}
+
+func (s *stage) search(want wantedManifest) *search {
+	return &search{
+		sources: []payloadSource{
+			&embeddedSource{root: "/", want: want},
+			&localSource{volumes: s.volumes, mounter: kernelMounter{s.modules}, want: want, kind: mediumKind, tried: map[string]bool{}},
+		},
+		watch: s.watch, con: s.con, limit: searchLimit,
+	}
+}
+
+// settings is what the node config came to.
+type settings struct {
+	config *nodeconfig.Config
+	plan   NetworkPlan
+	notes  []string
+}
+
+// startConfig looks for XNODE-CFG, merges the node config and starts the network
+// by it, all beside the search for the payload.
+func (s *stage) startConfig(ctx context.Context, embedded *nodeconfig.Config) <-chan settings {
+	done := make(chan settings, 1)
+	s.jobs.Go(func() {
+		var set settings
+		err := guard(func() error {
+			volume, notes := s.configVolume(ctx)
+			merged, more := nodeconfig.Merge(embedded, nil, volume)
+			plan, last := PlanNetwork(s.options.Network, merged)
+			set = settings{merged, plan, slices.Concat(notes, more, last)}
+			return nil
+		})
+		if err != nil {
+			set = settings{config: embedded, notes: []string{err.Error()}}
+		}
+		s.network = NewNetwork(kernelNet{}, set.plan, s.con)
+		done <- set
+		if err := s.modules.Load("af_packet"); err != nil {
+			s.con.Debugf("%v", err)
+		}
+		s.network.Run(ctx, s.devices.Changed)
+	})
+	return done
+}
+
+// configVolume waits until an XNODE-CFG is there, or until all devices are and
+// none of them is one.
+func (s *stage) configVolume(ctx context.Context) (*nodeconfig.Config, []string) {
+	for end := uptime() + configWait; ctx.Err() == nil; {
+		changed := s.volumes.Changed.C()
+		found := s.volumes.Of(VolumeFAT)
+		if len(found) > 0 {
+			return s.readVolumes(found)
+		}
+		if s.devices.Settled() && s.volumes.Idle() || uptime() > end {
+			return nil, nil
+		}
+		pause(ctx, changed, lookPause)
+	}
+	return nil, nil
+}
+
+func (s *stage) readVolumes(found []Volume) (*nodeconfig.Config, []string) {
+	var notes []string
+	for i, v := range found {
+		c, more, err := readConfigVolume(s.modules, v)
+		for _, n := range more {
+			notes = append(notes, fmt.Sprintf("%s on %s: %s", nodeconfig.VolumeLabel, v.Device, n))
+		}
+		if err != nil {
+			notes = append(notes, fmt.Sprintf("%s on %s: %v", nodeconfig.VolumeLabel, v.Device, err))
+			continue
+		}
+		s.con.Sayf("node config from %s on %s: %s", nodeconfig.VolumeLabel, v.Device, strings.Join(c.Names(), ", "))
+		for _, other := range found[i+1:] {
+			notes = append(notes, fmt.Sprintf("%s on %s ignored: there is one on %s", nodeconfig.VolumeLabel, other.Device, v.Device))
+		}
+		return c, notes
+	}
+	return nil, notes
+}
+
+// handOver builds the new root, leaves what the system needs, and becomes its
+// init.
+func (s *stage) handOver(ctx context.Context, payload *Candidate, wait <-chan settings) error {
+	path := payload.Path
+	if payload.Keep != nil {
+		var err error
+		if path, err = payload.Keep(); err != nil {
+			return stepError("keep medium", err, "")
+		}
+	}
+	if err := buildRoot(s.modules, path); err != nil {
+		return stepError("build new root", err, "")
+	}
+	if err := checkSystem(payload.Manifest); err != nil {
+		return stepError("look at system", err, "write the artifact again")
+	}
+	set := <-wait // bounded by configWait
+	s.note(set.notes...)
+	s.awaitNetwork(ctx)
+	s.stopWork(ctx)
+	leaves, err := s.leave(payload, set)
+	if err != nil {
+		return stepError("leave node config", err, "")
+	}
+	if err := s.setClockAndName(payload.Manifest, set.config); err != nil {
+		return err
+	}
+	if err := switchRoot(); err != nil {
+		return stepError("switch root", err, "")
+	}
+	return s.start(ctx, payload, leaves)
+}
+
+// awaitNetwork gives the network a short time, until all cards are there and
+// those with a cable have an address.
+func (s *stage) awaitNetwork(ctx context.Context) {
+	defer s.watch.Begin(PhaseDHCP)()
+	for end := uptime() + dhcpWait; uptime() < end && (!s.devices.Settled() || s.network.Waiting()); {
+		pause(ctx, s.network.Changed.C(), lookPause)
+	}
+}
+
+// stopWork ends what runs in the background. What sits in a system call is left
+// behind: the hand-over ends it.
+func (s *stage) stopWork(ctx context.Context) {
+	s.stop()
+	ended := make(chan struct{})
+	go func() {
+		s.jobs.Wait()
+		close(ended)
+	}()
+	pause(ctx, ended, stopWait)
+	s.network.Down()
+}
+
+// leave writes what the system finds below /run, and returns the boot record.
+func (s *stage) leave(payload *Candidate, set settings) (BootRecord, error) {
+	results := s.network.Results()
+	s.note(s.network.Notes()...)
+	record := BootRecord{
+		V: 1, Manifest: s.options.Manifest, System: payload.Manifest.System, Label: payload.Manifest.Label,
+		Medium: payload.Medium, Sequence: payload.Manifest.Sequence, Time: payload.Manifest.Time,
+		Network: networkOf(results), Upstream: upstreamOf(s.options.Upstream), Notes: s.notes,
+	}
+	leaves := slices.Concat(nodeLeaves(set.config), networkLeaves(results, set.plan.DNS), upstreamLeaves(s.options.Upstream))
+	if err := writeLeaves("/run", leaves); err != nil {
+		return record, err
+	}
+	return record, s.writeRecord(record)
+}
+
+func (s *stage) writeRecord(record BootRecord) error {
+	record.Seconds = secondsOf(s.watch.Times())
+	l, err := recordLeaf(record)
+	if err != nil {
+		return err
+	}
+	return writeLeaves("/run", []leaf{l, {"xnode/first-stage.log", 0o644, []byte(s.con.Kept())}})
+}
+
+func (s *stage) setClockAndName(m *manifest.Manifest, config *nodeconfig.Config) error {
+	raised, err := raiseClock(m.Time)
+	if err != nil {
+		return stepError("set clock", err, "")
+	}
+	if raised {
+		s.con.Sayf("the clock was before the manifest's time and was set to it")
+	}
+	if name := config.Hostname(); name != "" {
+		if err := unix.Sethostname([]byte(name)); err != nil {
+			return stepError("set hostname", err, "")
+		}
+	}
+	return nil
+}
+
+// start runs in the new root.
+func (s *stage) start(ctx context.Context, payload *Candidate, record BootRecord) error {
+	m := payload.Manifest
+	if m.Handover == manifest.HandoverPrepareRoot {
+		end := s.watch.Begin(PhasePrepareRoot)
+		err := prepareRoot(ctx, s.con, m.System)
+		end()
+		if err != nil {
+			return stepError("prepare-root", err, "the system's activation failed; build it again")
+		}
+		if err := killLeftovers(); err != nil {
+			return stepError("prepare-root", err, "")
+		}
+	}
+	s.con.Sayf("starting %s from %s", m.Label, payload.Medium)
+	s.con.Sayf("%s", s.watch.Times())
+	if err := s.writeRecord(record); err != nil {
+		return stepError("leave boot record", err, "")
+	}
+	s.con.Flush(flushWait)
+	return stepError("hand over", execInit(m.System), "")
+}

@@ -1,0 +1,42 @@
+package stage1
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// signal wakes everybody who waits for a change. What changed is looked up
+// again by who is woken; nothing is lost as long as C is taken before the look.
+type signal struct {
+	mu sync.Mutex
+	ch chan struct{}
+}
+
+func newSignal() *signal { return &signal{ch: make(chan struct{})} }
+
+// C is closed at the next Notify.
+func (s *signal) C() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ch
+}
+
+// Notify wakes all who wait.
+func (s *signal) Notify() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.ch)
+	s.ch = make(chan struct{})
+}
+
+// pause waits for a change, a time or the end of the context, whatever is first.
+func pause(ctx context.Context, changed <-chan struct{}, limit time.Duration) {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-changed:
+	case <-timer.C:
+	}
+}
