@@ -133,12 +133,12 @@ func (s *Spec) readXnode(raw json.RawMessage) error {
 }
 
 func (s *Spec) readSpecialisations(raw json.RawMessage, depth int) error {
-	if depth > 0 {
-		return errors.New("boot.json: a specialisation has specialisations of its own")
-	}
 	var docs map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &docs); err != nil {
 		return fmt.Errorf("boot.json: %s: %w", keySpecialisation, err)
+	}
+	if depth > 0 && len(docs) > 0 {
+		return errors.New("boot.json: a specialisation has specialisations of its own")
 	}
 	for name, doc := range docs {
 		spec, err := parse(doc, depth+1)

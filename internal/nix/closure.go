@@ -218,13 +218,13 @@ func emptyFile(e fs.DirEntry) bool {
 
 // byHashPart indexes paths by their hash part. Nix makes temporary siblings
 // (HASH-NAME.check, .chroot, ...): of those the path itself is meant.
-func byHashPart(paths []StorePath) (map[string]StorePath, error) {
-	index := make(map[string]StorePath, len(paths))
+func byHashPart(paths []StorePath) (*hashIndex, error) {
+	index := &hashIndex{paths: make(map[string]StorePath, len(paths))}
 	for _, p := range paths {
-		old, twice := index[p.HashPart()]
+		old, twice := index.paths[p.HashPart()]
 		switch {
 		case !twice || strings.HasPrefix(string(old), string(p)):
-			index[p.HashPart()] = p
+			index.add(p)
 		case !strings.HasPrefix(string(p), string(old)):
 			return nil, fmt.Errorf("store paths %s and %s have the same hash; one of them was made by hand", old, p)
 		}
@@ -234,7 +234,7 @@ func byHashPart(paths []StorePath) (map[string]StorePath, error) {
 
 // readPath hashes a path and finds its references in the same pass. With nil
 // wanted no references are looked for.
-func (s Store) readPath(ctx context.Context, opt ClosureOptions, p StorePath, wanted map[string]StorePath) (PathInfo, error) {
+func (s Store) readPath(ctx context.Context, opt ClosureOptions, p StorePath, wanted *hashIndex) (PathInfo, error) {
 	sum := sha256.New()
 	sink := &narSink{ctx: ctx, hash: sum, progress: opt.Progress, scanner: newScanner(wanted)}
 	err := nar.WriteFunc(sink, s.Physical(string(p)), func(h nar.Header) error {

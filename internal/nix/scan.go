@@ -2,15 +2,45 @@ package nix
 
 import "sort"
 
+// hashIndex finds store paths by their hash part. It is only read once made,
+// so that many scanners share one.
+type hashIndex struct {
+	paths map[string]StorePath
+	// begins has a bit for each possible begin of four characters: in long
+	// runs of the alphabet (hexadecimal tables) it spares most map look-ups.
+	begins [1 << 20 / 64]uint64
+}
+
+// begin numbers the first four characters, which must be in the alphabet.
+func begin(p []byte) uint32 {
+	return uint32(base32Digit[p[0]])<<15 | uint32(base32Digit[p[1]])<<10 | uint32(base32Digit[p[2]])<<5 | uint32(base32Digit[p[3]])
+}
+
+func (x *hashIndex) add(p StorePath) {
+	hash := p.HashPart()
+	x.paths[hash] = p
+	n := begin([]byte(hash))
+	x.begins[n/64] |= 1 << (n % 64)
+}
+
+// find looks up a window of HashLen characters of the alphabet.
+func (x *hashIndex) find(window []byte) (StorePath, bool) {
+	if n := begin(window); x.begins[n/64]&(1<<(n%64)) == 0 {
+		return "", false
+	}
+	p, ok := x.paths[string(window)]
+	return p, ok
+}
+
 // scanner finds which of a set of hash parts occur in a stream, as Nix does to
 // find references: 32 characters of the alphabet, wherever they stand.
 type scanner struct {
-	wanted map[string]StorePath // hash part -> path; shared, only read
+	wanted *hashIndex
 	found  map[StorePath]bool
 	tail   []byte // the last bytes of the stream, fewer than a hash part
 }
 
-func newScanner(wanted map[string]StorePath) *scanner {
+func newScanner(wanted *hashIndex) *scanner {
 	return &scanner{wanted: wanted, found: map[StorePath]bool{}, tail: make([]byte, 0, 2*HashLen)}
 }
 
@@ -45,7 +75,7 @@ func (s *scanner) search(p []byte) {
 			continue
 		}
 		good = i + HashLen
-		if path, ok := s.wanted[string(p[i:good])]; ok {
+		if path, ok := s.wanted.find(p[i:good]); ok {
 			s.found[path] = true
 		}
 		i++
