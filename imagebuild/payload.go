@@ -1,0 +1,123 @@
+package imagebuild
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"xnodeos.org/imagebuild/squashfs"
+	"xnodeos.org/internal/atomicfile"
+	"xnodeos.org/internal/manifest"
+	"xnodeos.org/internal/nix"
+)
+
+// registrationName is the file beside the store paths that the booted system
+// feeds to nix-store --load-db, as NixOS's own live media have it.
+const registrationName = "nix-path-registration"
+
+// cachedPayload returns the closure as a squashfs file in the cache, made now
+// if it is not there or no longer whole, and its hashes.
+func (p *Plan) cachedPayload(ctx context.Context, cache string, progress Progress) (string, manifest.Payload, error) {
+	dir := filepath.Join(cache, "payload", p.PayloadKey)
+	file, meta := filepath.Join(dir, manifestPayloadName), filepath.Join(dir, "hashes")
+	if payload, err := readCachedPayload(ctx, file, meta, progress); err == nil {
+		return file, payload, nil
+	} else if ctx.Err() != nil {
+		return "", manifest.Payload{}, ctx.Err()
+	}
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return "", manifest.Payload{}, fmt.Errorf("cache: %w", err)
+	}
+	if err := p.writePayload(ctx, file, progress); err != nil {
+		return "", manifest.Payload{}, fmt.Errorf("payload: %w", err)
+	}
+	payload, err := hashPayload(file, progress)
+	if err != nil {
+		return "", manifest.Payload{}, fmt.Errorf("payload: %w", err)
+	}
+	data, err := json.Marshal(payload)
+	if err != nil {
+		return "", manifest.Payload{}, err
+	}
+	return file, payload, writeSealed(meta, data)
+}
+
+// readCachedPayload trusts nothing: what is copied into an artifact is checked
+// against the hashes that its manifest will carry.
+func readCachedPayload(ctx context.Context, file, meta string, progress Progress) (manifest.Payload, error) {
+	var payload manifest.Payload
+	data, ok := readSealed(meta)
+	if !ok {
+		return payload, fs.ErrNotExist
+	}
+	if err := json.Unmarshal(data, &payload); err != nil {
+		return payload, err
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return payload, err
+	}
+	defer f.Close()
+	stage := progress.Start("check cached payload", payload.Size)
+	err = payload.Verify(ctx, f, stage.Set)
+	stage.End(err)
+	return payload, err
+}
+
+func (p *Plan) writePayload(ctx context.Context, file string, progress Progress) error {
+	var registration bytes.Buffer
+	if err := nix.WriteRegistration(&registration, p.in.Closure); err != nil {
+		return err
+	}
+	src := squashfs.Source{{Name: registrationName, Data: registration.Bytes()}}
+	for _, info := range p.in.Closure {
+		src = append(src, squashfs.Entry{Name: filepath.Base(info.Path), Path: p.in.Store.Physical(info.Path)})
+	}
+	out, err := atomicfile.Create(file, 0o666)
+	if err != nil {
+		return err
+	}
+	defer out.Abort()
+	stage := progress.Start("squashfs", p.Closure.NarSize)
+	_, err = squashfs.Write(ctx, out, src, squashfs.Options{Progress: func(done, _ int64) { stage.Set(done) }})
+	stage.End(err)
+	if err != nil {
+		return err
+	}
+	return out.Commit()
+}
+
+func hashPayload(file string, progress Progress) (manifest.Payload, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return manifest.Payload{}, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return manifest.Payload{}, err
+	}
+	stage := progress.Start("hash payload", info.Size())
+	payload, err := manifest.HashPayload(manifestPayloadName, f)
+	stage.End(err)
+	return payload, err
+}
+
+// cachedInitrd returns the initramfs without node config.
+func (p *Plan) cachedInitrd(ctx context.Context, cache string, progress Progress) ([]byte, error) {
+	file := filepath.Join(cache, "initrd", p.InitrdKey)
+	if content, ok := readSealed(file); ok {
+		return content, nil
+	}
+	stage := progress.Start("initrd", 0)
+	content, err := writeInitrd(ctx, p.in)
+	stage.End(err)
+	if err != nil {
+		return nil, fmt.Errorf("initrd: %w", err)
+	}
+	return content, writeSealed(file, content)
+}

@@ -1,0 +1,271 @@
+package imagebuild
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"xnodeos.org/internal/atomicfile"
+	"xnodeos.org/internal/cpio"
+	"xnodeos.org/internal/manifest"
+)
+
+// Result is what Write made.
+type Result struct {
+	Dir      string       `json:"dir"`
+	Manifest string       `json:"manifest"` // "sha256:HEX" of manifest.json
+	Files    []ResultFile `json:"files"`
+}
+
+// ResultFile is one finished file, its name relative to Result.Dir.
+type ResultFile struct {
+	Name string `json:"name"`
+	Size int64  `json:"size"`
+}
+
+// maxCPIOFile is the largest file of a newc archive: eight hex digits.
+const maxCPIOFile = 1<<32 - 1
+
+// parts are the pieces that artifacts are put together from.
+type parts struct {
+	manifest    *manifest.Manifest
+	manifestRaw []byte
+	digest      string // of manifestRaw, "sha256:HEX"
+	kernel      []byte
+	initrd      []byte // with node config
+	payload     string // file name of the squashfs
+	loaders     map[string]Blob
+}
+
+// Write makes the plan's outputs in the folder out, which is made if needed.
+// Cache is a folder for pieces that later builds take again. No output gets
+// its final name before all of them are whole and durable; on any error, ctx's
+// end included, nothing is left.
+//
+// The netboot folder is filled file by file and never replaced as a whole,
+// because a person may keep other files there. Its manifest gets its name
+// last: a machine that asks in between finds old and new files that do not
+// fit, refuses them and asks again.
+func (p *Plan) Write(ctx context.Context, out, cache string, progress Progress) (res *Result, err error) {
+	made, err := p.makeParts(ctx, cache, progress)
+	if err != nil {
+		return nil, err
+	}
+	var set atomicfile.Set
+	defer func() { err = errors.Join(err, set.Abort()) }()
+	if err := set.MkdirAll(out, 0o777); err != nil {
+		return nil, err
+	}
+	res = &Result{Dir: out, Manifest: made.digest}
+	w := &setWriter{ctx: ctx, set: &set, res: res}
+	for _, format := range p.opt.Formats {
+		switch format {
+		case ISO:
+			err = p.writeISO(w, made, progress)
+		case Netboot:
+			err = p.writeNetboot(w, made, progress)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", format, err)
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := set.Commit(); err != nil {
+		return nil, err
+	}
+	return res, p.removeStale(out)
+}
+
+// removeStale takes away the payload.cpio of an earlier build: it carries that
+// build's system, and nothing that was written now refers to it.
+func (p *Plan) removeStale(out string) error {
+	if p.opt.EmbedPayload || !slices.Contains(p.opt.Formats, Netboot) {
+		return nil
+	}
+	err := os.Remove(filepath.Join(out, netbootFolder, payloadCPIOName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// setWriter adds files below the output folder to one set.
+type setWriter struct {
+	ctx context.Context //nolint:containedctx // lives only as long as one Write
+	set *atomicfile.Set
+	res *Result
+}
+
+// file writes one output of a size that is known before.
+func (w *setWriter) file(name string, size int64, write func(io.Writer) error) error {
+	path := filepath.Join(w.res.Dir, name)
+	if err := w.set.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+		return err
+	}
+	f, err := w.set.Create(path, 0o666)
+	if err != nil {
+		return err
+	}
+	if err := f.Expect(size); err != nil {
+		return err
+	}
+	w.res.Files = append(w.res.Files, ResultFile{Name: name, Size: size})
+	return write(f)
+}
+
+// bytes writes a small output.
+func (w *setWriter) bytes(name string, data []byte) error {
+	return w.file(name, int64(len(data)), func(f io.Writer) error {
+		_, err := f.Write(data)
+		return err
+	})
+}
+
+// copy writes an output that is an existing file.
+func (w *setWriter) copy(name, from string, size int64) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close() //nolint:errcheck // only read
+	return w.file(name, size, func(f io.Writer) error {
+		n, err := io.Copy(f, &ctxReader{w.ctx, in})
+		if err == nil && n != size {
+			err = fmt.Errorf("%s has %d bytes, expected %d; it changed while it was read", from, n, size)
+		}
+		return err
+	})
+}
+
+func (p *Plan) makeParts(ctx context.Context, cache string, progress Progress) (*parts, error) {
+	payloadFile, payload, err := p.cachedPayload(ctx, cache, progress)
+	if err != nil {
+		return nil, err
+	}
+	if p.opt.EmbedPayload && payload.Size > maxCPIOFile {
+		return nil, fmt.Errorf("the payload has %d bytes, a cpio archive takes %d a file; leave --embed-payload out", payload.Size, int64(maxCPIOFile))
+	}
+	initrd, err := p.cachedInitrd(ctx, cache, progress)
+	if err != nil {
+		return nil, err
+	}
+	m := p.manifest(initrd, payload)
+	raw, err := m.Encode()
+	if err != nil {
+		return nil, fmt.Errorf("manifest: %w", err)
+	}
+	full := slices.Clip(initrd)
+	if p.in.NodeConfig != nil {
+		var node bytes.Buffer
+		if err := p.in.NodeConfig.WriteCPIO(&node); err != nil {
+			return nil, fmt.Errorf("node config: %w", err)
+		}
+		full = append(full, node.Bytes()...)
+	}
+	return &parts{
+		manifest: m, manifestRaw: raw, digest: manifest.DigestOf(raw),
+		kernel: p.in.Kernel.Data, initrd: full, payload: payloadFile, loaders: p.in.Loaders,
+	}, nil
+}
+
+func (p *Plan) manifest(initrd []byte, payload manifest.Payload) *manifest.Manifest {
+	return &manifest.Manifest{
+		V: manifest.Version, Critical: []string{}, Label: p.Label, Arch: p.Arch, System: p.System,
+		Closure: p.Closure.Digest, Handover: manifest.Handover(p.Handover),
+		Sequence: p.Sequence, Time: p.Time, Cmdline: p.Cmdline,
+		Kernel:  manifestFile(manifestKernelName, p.in.Kernel.Data),
+		Initrd:  manifestFile(manifestInitrdName, initrd),
+		Payload: payload,
+	}
+}
+
+func manifestFile(name string, data []byte) manifest.File {
+	return manifest.File(planFile(name, data))
+}
+
+// writeNetboot makes the folder that an HTTP server serves, the manifest last.
+func (p *Plan) writeNetboot(w *setWriter, made *parts, progress Progress) (err error) {
+	size := made.manifest.Payload.Size
+	stage := progress.Start("netboot tree", size)
+	defer func() { stage.End(err) }()
+	script := bootIPXE(p.Label, cmdlineWithManifest(p.Cmdline, made.digest), p.opt.EmbedPayload)
+	for _, step := range []func() error{
+		func() error { return w.copy(netbootFolder+"/"+manifestPayloadName, made.payload, size) },
+		func() error { return w.bytes(netbootFolder+"/"+manifestKernelName, made.kernel) },
+		func() error { return w.bytes(netbootFolder+"/"+manifestInitrdName, made.initrd) },
+		func() error { return p.writeEmbedded(w, made) },
+		func() error { return w.bytes(netbootFolder+"/"+bootScriptName, []byte(script)) },
+		func() error { return w.bytes(netbootFolder+"/"+manifestFileName, made.manifestRaw) },
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeEmbedded makes payload.cpio.
+func (p *Plan) writeEmbedded(w *setWriter, made *parts) error {
+	if !p.opt.EmbedPayload {
+		return nil
+	}
+	in, err := os.Open(made.payload)
+	if err != nil {
+		return err
+	}
+	defer in.Close() //nolint:errcheck // only read
+	// The archive's own size is not known before; the payload's is near.
+	size := made.manifest.Payload.Size
+	counted := &counter{}
+	err = w.file(netbootFolder+"/"+payloadCPIOName, size, func(f io.Writer) error {
+		counted.w = f
+		return writePayloadCPIO(counted, made.manifestRaw, &ctxReader{w.ctx, in}, size)
+	})
+	w.res.Files[len(w.res.Files)-1].Size = counted.n
+	return err
+}
+
+// writePayloadCPIO makes the second initrd that carries payload and manifest.
+func writePayloadCPIO(w io.Writer, manifestRaw []byte, payload io.Reader, size int64) error {
+	c := cpio.NewWriter(w)
+	if err := addFile(c, embeddedFolder+"/"+manifestFileName, 0o444, manifestRaw); err != nil {
+		return err
+	}
+	if err := c.File(embeddedFolder+"/"+manifestPayloadName, 0o444, size, payload); err != nil {
+		return err
+	}
+	return c.Close()
+}
+
+// counter counts what goes through it.
+type counter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *counter) Write(b []byte) (int, error) {
+	n, err := c.w.Write(b)
+	c.n += int64(n)
+	return n, err
+}
+
+// ctxReader ends a long copy when its context ends.
+type ctxReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r *ctxReader) Read(b []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(b)
+}
