@@ -135,7 +135,8 @@ func compareISO(ctx context.Context, f *os.File, parts *isoParts, report *Report
 	} else if info.Mode().IsRegular() && report.Size > layout.Size {
 		report.problem("goes on for %d bytes after the image's end at %d", report.Size-layout.Size, layout.Size)
 	}
-	for name, data := range parts.loaders {
+	for _, name := range LoaderNames(ISO) {
+		data := parts.loaders[name]
 		report.part(name, int64(len(data)), "sha256:%s", planFile(name, data).SHA256)
 	}
 	report.part("tables and directories", layout.Size, "compared with what the parts derive to")
