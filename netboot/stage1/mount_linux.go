@@ -81,7 +81,13 @@ func (kernelMounter) Unmount(dir string) {
 }
 
 func (kernelMounter) Keep(dir string) (string, error) {
-	return mediumDir, mountOp{dir, mediumDir, "", []mountFlag{flagMove}, ""}.do()
+	if err := (mountOp{dir, mediumDir, "", []mountFlag{flagMove}, ""}).do(); err != nil {
+		return "", err
+	}
+	// What is left of other media may be in use; only empty folders go.
+	_ = os.Remove(dir)
+	_ = os.Remove(mediaDir)
+	return mediumDir, nil
 }
 
 // readConfigVolume reads the node config on a FAT volume. The volume is mounted
@@ -103,6 +109,6 @@ func readConfigVolume(modules *Modules, v Volume) (c *nodeconfig.Config, notes [
 	if err := op.do(); err != nil {
 		return nil, nil, err
 	}
-	defer func() { err = errors.Join(err, unix.Unmount(dir, 0)) }()
+	defer func() { err = errors.Join(err, unix.Unmount(dir, 0), os.Remove(dir)) }()
 	return nodeconfig.ReadVolume(os.DirFS(dir))
 }

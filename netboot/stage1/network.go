@@ -180,6 +180,7 @@ type LinkResult struct {
 type Network struct {
 	driver netDriver
 	plan   NetworkPlan
+	clock  func() time.Duration
 	con    *Console
 
 	// Changed tells that a link got its address.
@@ -190,15 +191,21 @@ type Network struct {
 	mu    sync.Mutex
 	links []Link
 	rules map[int]nodeconfig.Interface
-	up    map[int]Link
+	up    map[int]upLink
 	busy  map[int]bool
 	lease map[int]*Lease
 }
 
+// upLink is a link that was set up, and when.
+type upLink struct {
+	link Link
+	at   time.Duration
+}
+
 // NewNetwork returns a network that is down.
-func NewNetwork(driver netDriver, plan NetworkPlan, con *Console) *Network {
-	return &Network{driver: driver, plan: plan, con: con, Changed: newSignal(),
-		up: map[int]Link{}, busy: map[int]bool{}, lease: map[int]*Lease{}}
+func NewNetwork(driver netDriver, plan NetworkPlan, clock func() time.Duration, con *Console) *Network {
+	return &Network{driver: driver, plan: plan, clock: clock, con: con, Changed: newSignal(),
+		up: map[int]upLink{}, busy: map[int]bool{}, lease: map[int]*Lease{}}
 }
 
 // Run works until the context ends, and returns when no goroutine of its own is
@@ -216,8 +223,13 @@ func (n *Network) Run(ctx context.Context, changed *signal) {
 	}
 }
 
-// linkPoll is how soon a new carrier is noticed.
-const linkPoll = 100 * time.Millisecond
+const (
+	// linkPoll is how soon a new carrier is noticed.
+	linkPoll = 50 * time.Millisecond
+	// carrierTime is how long a link that was just set up may still see its cable.
+	// Virtual cards do so at once; for others the hand-over does not wait.
+	carrierTime = 300 * time.Millisecond
+)
 
 func (n *Network) step(ctx context.Context) error {
 	links, err := n.driver.Links()
@@ -226,7 +238,7 @@ func (n *Network) step(ctx context.Context) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.links = links
+	n.links = append([]Link{}, links...) // not nil from now on
 	n.rules = n.plan.Assign(links, n.rules)
 	for _, l := range links {
 		r, ok := n.rules[l.Index]
@@ -235,7 +247,7 @@ func (n *Network) step(ctx context.Context) error {
 			if err := n.driver.Up(l, r); err != nil {
 				return err
 			}
-			n.up[l.Index] = l
+			n.up[l.Index] = upLink{l, n.clock()}
 			continue // carrier is seen at the next look
 		}
 		if !ok || !l.Carrier || n.busy[l.Index] || n.lease[l.Index] != nil {
@@ -312,16 +324,19 @@ func (n *Network) askDHCP(ctx context.Context, l Link) (Lease, error) {
 	}
 }
 
-// Waiting says whether a link with a cable still has no address.
+// Waiting says whether a link with a cable may still get an address.
 func (n *Network) Waiting() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, l := range n.links {
-		if n.lease[l.Index] == nil && l.Carrier && n.rules[l.Index].Method != "" {
+		if _, ok := n.rules[l.Index]; !ok || n.lease[l.Index] != nil {
+			continue
+		}
+		if l.Carrier || n.clock()-n.up[l.Index].at < carrierTime {
 			return true
 		}
 	}
-	return false
+	return n.links == nil
 }
 
 // Results returns what became of each link that has a rule, by name.
@@ -354,9 +369,9 @@ func (n *Network) Notes() []string {
 func (n *Network) Down() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for _, l := range n.up {
-		if err := n.driver.Down(l); err != nil {
-			n.con.Sayf("%s: %v", l, err)
+	for _, u := range n.up {
+		if err := n.driver.Down(u.link); err != nil {
+			n.con.Sayf("%s: %v", u.link, err)
 		}
 	}
 }

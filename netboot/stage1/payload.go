@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"xnodeos.org/internal/manifest"
@@ -55,6 +56,8 @@ const (
 	progressStep = 3 * time.Second
 	readRetries  = 2
 	retryPause   = 2 * time.Second
+	// askEnd bounds the end of the sources that lost: one may hang in a drive.
+	askEnd = time.Second
 )
 
 // search finds and verifies the payload.
@@ -76,18 +79,20 @@ type offer struct {
 // run returns the first candidate of which every byte is right.
 func (s *search) run(ctx context.Context) (*Candidate, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	offers := make(chan offer)
 	rejects := make(chan string)
 	ended := make(chan error)
+	var asking sync.WaitGroup
+	defer waitBounded(&asking, askEnd)
+	defer cancel()
 	for _, source := range s.sources {
-		go func() {
+		asking.Go(func() {
 			err := guard(func() error { return s.ask(ctx, source, offers, rejects) })
 			select {
 			case ended <- err:
 			case <-ctx.Done():
 			}
-		}()
+		})
 	}
 	open := len(s.sources)
 	timer := time.NewTimer(s.limit)

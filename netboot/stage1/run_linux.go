@@ -38,8 +38,9 @@ type stage struct {
 	con     *Console
 	watch   *Stopwatch
 	options Options
-	words   []Word
-	notes   []string
+
+	mu    sync.Mutex
+	notes []string
 
 	modules *Modules
 	devices *Devices
@@ -108,9 +109,8 @@ func (s *stage) begin() error {
 	if err != nil {
 		return stepError("read command line", err, "")
 	}
-	s.words = ParseCmdline(string(line))
 	var notes []string
-	s.options, notes = ParseOptions(s.words)
+	s.options, notes = ParseOptions(ParseCmdline(string(line)))
 	if s.options.Debug {
 		s.con.Verbose()
 	}
@@ -128,10 +128,18 @@ func (s *stage) begin() error {
 // note says something on the console that the system's administrator should
 // find in the boot record as well.
 func (s *stage) note(notes ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, n := range notes {
 		s.con.Sayf("note: %s", n)
 		s.notes = append(s.notes, n)
 	}
+}
+
+func (s *stage) noted() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string{}, s.notes...)
 }
 
 func (s *stage) manifestWord() (wantedManifest, error) {
@@ -178,7 +186,6 @@ func (s *stage) search(want wantedManifest) *search {
 type settings struct {
 	config *nodeconfig.Config
 	plan   NetworkPlan
-	notes  []string
 }
 
 // startConfig looks for XNODE-CFG, merges the node config and starts the network
@@ -191,13 +198,15 @@ func (s *stage) startConfig(ctx context.Context, embedded *nodeconfig.Config) <-
 			volume, notes := s.configVolume(ctx)
 			merged, more := nodeconfig.Merge(embedded, nil, volume)
 			plan, last := PlanNetwork(s.options.Network, merged)
-			set = settings{merged, plan, slices.Concat(notes, more, last)}
+			set = settings{merged, plan}
+			s.note(slices.Concat(notes, more, last)...)
 			return nil
 		})
 		if err != nil {
-			set = settings{config: embedded, notes: []string{err.Error()}}
+			set = settings{config: embedded}
+			s.note(err.Error())
 		}
-		s.network = NewNetwork(kernelNet{}, set.plan, s.con)
+		s.network = NewNetwork(kernelNet{}, set.plan, uptime, s.con)
 		done <- set
 		if err := s.modules.Load("af_packet"); err != nil {
 			s.con.Debugf("%v", err)
@@ -261,9 +270,8 @@ func (s *stage) handOver(ctx context.Context, payload *Candidate, wait <-chan se
 		return stepError("look at system", err, "write the artifact again")
 	}
 	set := <-wait // bounded by configWait
-	s.note(set.notes...)
 	s.awaitNetwork(ctx)
-	s.stopWork(ctx)
+	s.stopWork()
 	leaves, err := s.leave(payload, set)
 	if err != nil {
 		return stepError("leave node config", err, "")
@@ -288,14 +296,11 @@ func (s *stage) awaitNetwork(ctx context.Context) {
 
 // stopWork ends what runs in the background. What sits in a system call is left
 // behind: the hand-over ends it.
-func (s *stage) stopWork(ctx context.Context) {
+func (s *stage) stopWork() {
 	s.stop()
-	ended := make(chan struct{})
-	go func() {
-		s.jobs.Wait()
-		close(ended)
-	}()
-	pause(ctx, ended, stopWait)
+	if !waitBounded(&s.jobs, stopWait) {
+		s.con.Debugf("some background work did not end in time")
+	}
 	s.network.Down()
 }
 
@@ -306,7 +311,7 @@ func (s *stage) leave(payload *Candidate, set settings) (BootRecord, error) {
 	record := BootRecord{
 		V: 1, Manifest: s.options.Manifest, System: payload.Manifest.System, Label: payload.Manifest.Label,
 		Medium: payload.Medium, Sequence: payload.Manifest.Sequence, Time: payload.Manifest.Time,
-		Network: networkOf(results), Upstream: upstreamOf(s.options.Upstream), Notes: s.notes,
+		Network: networkOf(results), Upstream: upstreamOf(s.options.Upstream), Notes: s.noted(),
 	}
 	leaves := slices.Concat(nodeLeaves(set.config), networkLeaves(results, set.plan.DNS), upstreamLeaves(s.options.Upstream))
 	if err := writeLeaves("/run", leaves); err != nil {

@@ -40,3 +40,21 @@ func pause(ctx context.Context, changed <-chan struct{}, limit time.Duration) {
 	case <-timer.C:
 	}
 }
+
+// waitBounded waits for goroutines that may hang in a system call, and says
+// whether all have ended.
+func waitBounded(jobs *sync.WaitGroup, limit time.Duration) bool {
+	ended := make(chan struct{})
+	go func() {
+		jobs.Wait()
+		close(ended)
+	}()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-ended:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
