@@ -78,7 +78,7 @@ func tempName(path string) string {
 		base = base[:200]
 	}
 	var random [6]byte
-	rand.Read(random[:]) //nolint:errcheck // documented never to fail
+	rand.Read(random[:]) // documented never to fail
 	return dir + "." + base + "." + hex.EncodeToString(random[:]) + ".tmp"
 }
 
@@ -174,7 +174,7 @@ func (f *File) Abort() error {
 		return nil
 	}
 	f.done = true
-	f.file.Close() //nolint:errcheck // the content is thrown away; may be closed already
+	f.file.Close() // the content is thrown away; may be closed already
 	if err := os.Remove(f.temp); err != nil {
 		return fmt.Errorf("remove temporary file: %w", err)
 	}

@@ -101,7 +101,7 @@ func TestFileRandomAccess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Abort() //nolint:errcheck // after Commit it does nothing
+	defer f.Abort() // after Commit it does nothing
 	if err := f.Expect(12); err != nil {
 		t.Fatal(err)
 	}
@@ -293,6 +293,7 @@ func TestRealFileSystems(t *testing.T) {
 }
 
 func inNamespace(t *testing.T, dir string) {
+	t.Helper()
 	mount := func(t *testing.T, flags uintptr) string {
 		t.Helper()
 		at := filepath.Join(dir, strings.ReplaceAll(t.Name(), "/", "-"))

@@ -113,7 +113,7 @@ func syncDir(dir string) error {
 	if err != nil {
 		return fmt.Errorf("sync folder: %w", err)
 	}
-	defer d.Close() //nolint:errcheck // only read
+	defer d.Close()
 	if err := d.Sync(); err != nil && !errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("sync folder %q: %w", dir, err)
 	}

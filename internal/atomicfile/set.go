@@ -175,7 +175,7 @@ func syncTree(dir string) error {
 	if err != nil {
 		return fmt.Errorf("sync folder: %w", err)
 	}
-	defer fd.Close() //nolint:errcheck // only read
+	defer fd.Close()
 	if err := unix.Syncfs(int(fd.Fd())); err != nil {
 		return explain("sync folder", dir, 0, err)
 	}

@@ -118,7 +118,7 @@ func (s *System) regular(logical string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	st, err := f.Stat()
 	if err == nil && !st.Mode().IsRegular() {
 		err = fmt.Errorf("%q is not a regular file", logical)
@@ -140,7 +140,7 @@ func (s *System) handover() (Handover, error) {
 	if err != nil {
 		return HandoverNone, err
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	begin := make([]byte, 2)
 	if n, err := io.ReadFull(f, begin); err != nil && n == 0 && !errors.Is(err, io.EOF) {
 		return HandoverNone, err

@@ -120,9 +120,9 @@ func (s Store) option() string {
 func WriteRegistration(w io.Writer, infos []PathInfo) error {
 	bw := bufio.NewWriter(w)
 	for _, info := range infos {
-		fmt.Fprintf(bw, "%s\n%s\n%d\n\n%d\n", info.Path, info.NarHash.Hex(), info.NarSize, len(info.References)) //nolint:errcheck // Flush says
+		fmt.Fprintf(bw, "%s\n%s\n%d\n\n%d\n", info.Path, info.NarHash.Hex(), info.NarSize, len(info.References))
 		for _, ref := range info.References {
-			fmt.Fprintln(bw, ref) //nolint:errcheck // Flush says
+			fmt.Fprintln(bw, ref)
 		}
 	}
 	return bw.Flush()

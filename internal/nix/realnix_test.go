@@ -30,7 +30,7 @@ func newRealNix(t *testing.T) *realNix {
 		}
 	})
 	conf := filepath.Join(dir, "conf")
-	text := "build-users-group =\nsandbox = true\nsandbox-paths = /bin /usr /lib /lib64\nsubstitute = false\nsubstituters =\n"
+	text := "build-users-group =\nsandbox = true\nsandbox-paths = /bin /usr /lib /lib64\nsubstitute = false\nsubstituters =\n" //nolint:misspell // that is how nix.conf spells it
 	writeFile(t, filepath.Join(conf, "nix.conf"), text)
 	return &realNix{
 		store: nix.Store{Dir: filepath.Join(dir, "root")},
@@ -95,7 +95,7 @@ func (n *realNix) loadDB(t *testing.T, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	c := command.Cmd{Name: "nix-store", Args: []string{"--store", n.store.Dir, "--load-db"}, Stdin: f, AddEnv: n.env}
 	if err := command.Run(t.Context(), c); err != nil {
 		t.Fatal(err)

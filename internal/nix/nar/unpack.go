@@ -27,7 +27,7 @@ func Unpack(r io.Reader, dest string) error {
 	u := &unpacker{r: NewReader(r), buf: make([]byte, bufferSize), dirs: []openDir{{fd: parent}}}
 	err = u.run(filepath.Base(dest))
 	for _, d := range u.dirs {
-		unix.Close(d.fd) //nolint:errcheck // only used to find names
+		unix.Close(d.fd) // only used to find names
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("unpack to %q: %w", dest, err), RemoveTree(dest))
@@ -110,7 +110,7 @@ func (u *unpacker) file(at int, name string, h *Header) error {
 		return err
 	}
 	f := os.NewFile(uintptr(fd), name)
-	defer f.Close() //nolint:errcheck // closed below when all went well
+	defer f.Close() // closed below when all went well
 	if _, err := io.CopyBuffer(struct{ io.Writer }{f}, struct{ io.Reader }{u.r}, u.buf); err != nil {
 		return err
 	}

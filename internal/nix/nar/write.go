@@ -127,7 +127,7 @@ func readNames(path string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer d.Close() //nolint:errcheck // only read
+	defer d.Close()
 	names, err := d.Readdirnames(-1)
 	sort.Strings(names) // by bytes, as Nix orders them
 	return names, err
@@ -138,7 +138,7 @@ func (tw *treeWriter) regular(path, rel string, st os.FileInfo) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	h := Header{Path: rel, Kind: Regular, Executable: st.Mode()&0o100 != 0, Size: st.Size()}
 	if err := tw.tell(h); err != nil {
 		return err
@@ -165,7 +165,7 @@ func (tw *treeWriter) contents(f *os.File, size int64) error {
 	}
 	if size < int64(len(tw.buf)) { // most files: one write with the words before
 		n, err := io.ReadFull(f, tw.buf[:size+1])
-		if int64(n) != size || err != io.EOF && err != io.ErrUnexpectedEOF { //nolint:errorlint // io.ReadFull returns them bare
+		if int64(n) != size || err != io.EOF && err != io.ErrUnexpectedEOF { // io.ReadFull returns them bare
 			return changed(f, size, err)
 		}
 		tw.words = append(tw.words, tw.buf[:size]...)
@@ -187,7 +187,7 @@ func (tw *treeWriter) contents(f *os.File, size int64) error {
 		}
 		done += int64(n)
 	}
-	if n, err := f.Read(tw.buf[:1]); n != 0 || err != io.EOF { //nolint:errorlint // os.File returns it bare
+	if n, err := f.Read(tw.buf[:1]); n != 0 || err != io.EOF { // os.File returns it bare
 		return changed(f, size, err)
 	}
 	return nil
