@@ -292,26 +292,28 @@ func TestRealFileSystems(t *testing.T) {
 	}
 }
 
+// mount mounts a tmpfs of 256 KiB below dir for one test.
+func mount(t *testing.T, dir string, flags uintptr) string {
+	t.Helper()
+	at := filepath.Join(dir, strings.ReplaceAll(t.Name(), "/", "-"))
+	if err := os.Mkdir(at, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("none", at, "tmpfs", flags, "size=256k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(at, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	return at
+}
+
 func inNamespace(t *testing.T, dir string) {
 	t.Helper()
-	mount := func(t *testing.T, flags uintptr) string {
-		t.Helper()
-		at := filepath.Join(dir, strings.ReplaceAll(t.Name(), "/", "-"))
-		if err := os.Mkdir(at, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := unix.Mount("none", at, "tmpfs", flags, "size=256k"); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := unix.Unmount(at, 0); err != nil {
-				t.Error(err)
-			}
-		})
-		return at
-	}
 	t.Run("disk full", func(t *testing.T) {
-		at := mount(t, 0)
+		at := mount(t, dir, 0)
 		path := filepath.Join(at, "big")
 		err := atomicfile.Write(path, 0o600, func(w io.Writer) error {
 			for range 100 {
@@ -330,7 +332,7 @@ func inNamespace(t *testing.T, dir string) {
 		}
 	})
 	t.Run("refused early", func(t *testing.T) {
-		at := mount(t, 0)
+		at := mount(t, dir, 0)
 		f, err := atomicfile.Create(filepath.Join(at, "big"), 0o600)
 		if err != nil {
 			t.Fatal(err)
@@ -348,7 +350,7 @@ func inNamespace(t *testing.T, dir string) {
 		}
 	})
 	t.Run("read-only", func(t *testing.T) {
-		at := mount(t, unix.MS_RDONLY)
+		at := mount(t, dir, unix.MS_RDONLY)
 		_, err := atomicfile.Create(filepath.Join(at, "f"), 0o600)
 		if !errors.Is(err, unix.EROFS) || !strings.Contains(err.Error(), "read-only file system; choose another folder") {
 			t.Errorf("Create = %v; want EROFS with a remedy", err)

@@ -116,6 +116,9 @@ type Process struct {
 	tail  *tail
 	lines []*lineWriter
 
+	lock  sync.Mutex // held while a signal is sent
+	ended bool       // the program's id may belong to somebody else from now on
+
 	once sync.Once
 	err  error
 }
@@ -222,9 +225,18 @@ func (p *Process) output(lock *sync.Mutex, w io.Writer, line func(string), t *ta
 // unless it runs in the foreground.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Signal sends a signal to the program and all of its process group. After
-// Wait it must not be called: the id may belong to somebody else.
+// Signal sends a signal to the program and all of its process group. Once
+// Wait saw the program's end it returns os.ErrProcessDone.
 func (p *Process) Signal(sig syscall.Signal) error {
+	p.lock.Lock()
+	defer p.lock.Unlock()
+	if p.ended {
+		return os.ErrProcessDone
+	}
+	return p.kill(sig)
+}
+
+func (p *Process) kill(sig syscall.Signal) error {
 	pid := p.PID()
 	if !p.spec.Foreground {
 		pid = -pid
@@ -245,13 +257,16 @@ func (p *Process) Wait() error {
 func (p *Process) wait() error {
 	waitExit(p.PID())
 	cause := context.Cause(p.ctx)
+	p.lock.Lock()
 	if cause != nil && !p.spec.Foreground {
 		// The program is dead but not yet reaped, so the group's id is still
 		// its own: what is left of the group can be killed without a race.
-		if err := p.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		if err := p.kill(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			cause = errors.Join(cause, err)
 		}
 	}
+	p.ended = true
+	p.lock.Unlock()
 	err := p.cmd.Wait()
 	for _, lw := range p.lines {
 		lw.flush()

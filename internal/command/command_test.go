@@ -225,6 +225,9 @@ func TestStartSignalWait(t *testing.T) {
 			t.Errorf("Wait = %v; want exit status 9", err)
 		}
 	}
+	if err := p.Signal(syscall.SIGKILL); !errors.Is(err, os.ErrProcessDone) {
+		t.Errorf("Signal after Wait = %v; want os.ErrProcessDone", err)
+	}
 }
 
 func TestForegroundStaysInOurGroup(t *testing.T) {
