@@ -16,7 +16,12 @@ type aliasTable struct {
 	exact map[string][]string
 }
 
-type alias struct{ pattern, module string }
+// alias is one line of the file. The first literal bytes of the pattern hold no
+// wildcard: comparing them tells most devices apart at once.
+type alias struct {
+	pattern, module string
+	literal         int
+}
 
 // parseAlias reads "alias pattern module" lines.
 func (x *Index) parseAlias(text string) error {
@@ -33,6 +38,9 @@ func (x *Index) parseAlias(text string) error {
 			continue
 		}
 		a := alias{pattern: strings.TrimSpace(rest[:end]), module: normal(rest[end+1:])}
+		if a.literal = strings.IndexAny(a.pattern, `*?[\-_`); a.literal < 0 {
+			a.literal = len(a.pattern)
+		}
 		switch bus, ok := busOf(a.pattern); {
 		case ok:
 			t.byBus[bus] = append(t.byBus[bus], a)
@@ -63,7 +71,7 @@ func (x *Index) Match(modalias string) []string {
 	var names []string
 	add := func(list []alias) {
 		for _, a := range list {
-			if glob(a.pattern, modalias) && !slices.Contains(names, a.module) {
+			if strings.HasPrefix(modalias, a.pattern[:a.literal]) && glob(a.pattern, modalias) && !slices.Contains(names, a.module) {
 				names = append(names, a.module)
 			}
 		}

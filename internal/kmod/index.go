@@ -23,9 +23,12 @@ import (
 const maxIndexFile = 64 << 20
 
 // Module is one loadable module. Name is its name in the kernel, with "_";
-// Path leads from lib/modules/<kver> to its file.
+// Path leads from lib/modules/<kver> to its file. In what Resolve returns, Soft
+// says that the module is only there as a soft dependency: the others work
+// without it, and it may fail to load (crct10dif_pclmul does on old processors).
 type Module struct {
 	Name, Path string
+	Soft       bool
 }
 
 // UnknownError says that no module, built-in or alias has the name.

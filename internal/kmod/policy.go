@@ -2,6 +2,7 @@ package kmod
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -14,8 +15,10 @@ func (e *MissingError) Error() string {
 		"add it to the kernel or to the module folder of the system", e.Name, e.Purpose)
 }
 
+type need struct{ name, purpose string }
+
 // needed is what every live boot uses, whatever the machine.
-var needed = []struct{ name, purpose string }{
+var needed = []need{
 	{"squashfs", "the payload"},
 	{"overlay", "the writable store above the payload"},
 	{"loop", "a payload that is a file on a medium"},
@@ -40,9 +43,9 @@ var folders = []string{
 	"!drivers/scsi/scsi_transport_srp", "!drivers/scsi/ch.", "!drivers/scsi/st.", "!drivers/scsi/sg.", "!drivers/scsi/ses.",
 	"!drivers/scsi/dmx3191d", "!drivers/scsi/qlogicfas408",
 	"drivers/message/fusion/", "!drivers/message/fusion/mptfc", "!drivers/message/fusion/mptlan", "!drivers/message/fusion/mptctl",
-	"drivers/mmc/", "!drivers/mmc/core/sdio_uart",
+	"drivers/mmc/", "!drivers/mmc/core/sdio_uart", "!drivers/mmc/host/sdricoh_cs",
 	"drivers/ufs/host/ufshcd-pci", "drivers/usb/storage/",
-	"drivers/net/ethernet/",
+	"drivers/net/ethernet/", "!drivers/net/ethernet/broadcom/cnic",
 	"!drivers/net/ethernet/mellanox/mlxsw/", "!drivers/net/ethernet/marvell/prestera/", "!drivers/net/ethernet/mscc/",
 	"!drivers/net/ethernet/xircom/", "!drivers/net/ethernet/fujitsu/", "!drivers/net/ethernet/8390/axnet_cs",
 	"!drivers/net/ethernet/8390/pcnet_cs", "!drivers/net/ethernet/smsc/smc91c92_cs", "!drivers/net/ethernet/3com/3c574_cs",
@@ -97,20 +100,23 @@ func (x *Index) FirstStage() ([]Module, error) {
 			names = append(names, name)
 		}
 	}
-	r := resolver{index: x, state: make(map[string]visit)}
+	r := newResolver(x)
 	for _, name := range names {
 		with, err := x.Resolve(name)
 		if err != nil {
 			return nil, fmt.Errorf("choose modules of the first stage: %w", err)
 		}
 		if isForbidden(with) {
+			if slices.ContainsFunc(needed, func(n need) bool { return n.name == name }) {
+				return nil, fmt.Errorf("choose modules of the first stage: %q needs a module for displays, sound or InfiniBand: %s", name, paths(with))
+			}
 			continue
 		}
-		if err := r.visit(name); err != nil {
+		if err := r.visit(name, false); err != nil {
 			return nil, fmt.Errorf("choose modules of the first stage: %w", err)
 		}
 	}
-	return r.order, nil
+	return r.modules(), nil
 }
 
 func inFolders(file string) bool {
@@ -135,6 +141,14 @@ func below(file string) string {
 		return file
 	}
 	return rest
+}
+
+func paths(mods []Module) string {
+	var all []string
+	for _, m := range mods {
+		all = append(all, m.Path)
+	}
+	return strings.Join(all, ", ")
 }
 
 func isForbidden(mods []Module) bool {

@@ -11,19 +11,19 @@ import (
 // stands for all modules that have it. An unknown name is an *UnknownError; an
 // unknown soft dependency is none, as for modprobe.
 func (x *Index) Resolve(names ...string) ([]Module, error) {
-	r := resolver{index: x, state: make(map[string]visit)}
+	r := newResolver(x)
 	for _, name := range names {
 		found := x.find(name)
 		if len(found) == 0 && !x.builtin[normal(name)] {
 			return nil, fmt.Errorf("resolve: %w", &UnknownError{Name: name})
 		}
 		for _, module := range found {
-			if err := r.visit(module); err != nil {
+			if err := r.visit(module, false); err != nil {
 				return nil, fmt.Errorf("resolve %q: %w", name, err)
 			}
 		}
 	}
-	return r.order, nil
+	return r.modules(), nil
 }
 
 // find returns the loadable modules that a name or alias stands for.
@@ -55,16 +55,34 @@ const (
 type resolver struct {
 	index *Index
 	state map[string]visit
-	order []Module
+	soft  map[string]bool // only needed softly
+	order []string
+}
+
+func newResolver(x *Index) *resolver {
+	return &resolver{index: x, state: make(map[string]visit), soft: make(map[string]bool)}
+}
+
+func (r *resolver) modules() []Module {
+	mods := make([]Module, 0, len(r.order))
+	for _, name := range r.order {
+		m := r.index.modules[name].Module
+		m.Soft = r.soft[name]
+		mods = append(mods, m)
+	}
+	return mods
 }
 
 // visit appends the module after all that it needs. A circle (soft
 // dependencies may form one) is cut where it closes.
-func (r *resolver) visit(name string) error {
+func (r *resolver) visit(name string, soft bool) error {
+	e := r.index.modules[name]
 	if r.state[name] != unseen {
+		if !soft && r.soft[name] {
+			r.harden(e)
+		}
 		return nil
 	}
-	e := r.index.modules[name]
 	if e == nil {
 		if r.index.builtin[name] {
 			return nil
@@ -72,32 +90,59 @@ func (r *resolver) visit(name string) error {
 		return &UnknownError{Name: name}
 	}
 	r.state[name] = underway
-	soft := r.index.soft[name]
-	r.visitSoft(soft.pre)
+	r.soft[name] = soft
+	also := r.index.soft[name]
+	r.visitSoft(also.pre)
 	for _, dep := range e.deps {
-		if err := r.visit(dep); err != nil {
+		if err := r.visit(dep, soft); err != nil {
 			return fmt.Errorf("needed by %q: %w", name, err)
 		}
 	}
-	r.order = append(r.order, e.Module)
+	r.order = append(r.order, name)
 	r.state[name] = done
-	r.visitSoft(soft.post)
+	r.visitSoft(also.post)
 	return nil
 }
 
-// visitSoft takes along what can be had: where a soft dependency cannot be
-// resolved, all that it began is taken back.
+// harden makes a module that was taken along softly, and what it depends on,
+// needed in earnest.
+func (r *resolver) harden(e *entry) {
+	r.soft[e.Name] = false
+	for _, dep := range e.deps {
+		if r.soft[dep] {
+			r.harden(r.index.modules[dep])
+		}
+	}
+}
+
+// visitSoft takes along what can be had; what lacks a dependency is left.
 func (r *resolver) visitSoft(names []string) {
 	for _, name := range names {
 		for _, module := range r.index.find(name) {
-			mark := len(r.order)
-			if err := r.visit(module); err == nil {
+			if !r.complete(module, make(map[string]bool)) {
 				continue
 			}
-			for _, m := range r.order[mark:] {
-				delete(r.state, m.Name)
+			if err := r.visit(module, true); err != nil {
+				panic("BUG: a complete module does not resolve: " + err.Error())
 			}
-			r.order = r.order[:mark]
 		}
 	}
+}
+
+// complete says whether a module and all its dependencies exist.
+func (r *resolver) complete(name string, seen map[string]bool) bool {
+	if seen[name] {
+		return true
+	}
+	seen[name] = true
+	e := r.index.modules[name]
+	if e == nil {
+		return r.index.builtin[name]
+	}
+	for _, dep := range e.deps {
+		if !r.complete(dep, seen) {
+			return false
+		}
+	}
+	return true
 }
