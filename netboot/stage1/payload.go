@@ -194,10 +194,14 @@ func isFinal(err error) bool {
 	var chunk *manifest.ChunkError
 	var size *manifest.SizeError
 	var digest *manifest.DigestError
-	return errors.As(err, &chunk) || errors.As(err, &size) || errors.As(err, &digest) || errors.Is(err, errStalled)
+	return errors.As(err, &chunk) || errors.As(err, &size) || errors.As(err, &digest) ||
+		errors.Is(err, errStalled) || errors.Is(err, errCutOff)
 }
 
-var errStalled = errors.New("the medium gave no byte")
+var (
+	errStalled = errors.New("the medium gave no byte")
+	errCutOff  = errors.New("the payload is cut off")
+)
 
 // verifyOnce runs in a goroutine of its own, because a read from a broken drive
 // may never come back.
@@ -257,7 +261,7 @@ func checkSize(f io.Seeker, want int64) error {
 		return fmt.Errorf("size of payload: %w", err)
 	}
 	if size < want {
-		return fmt.Errorf("the payload ends after %d of %d bytes; if it came inside an initrd, the machine has too little memory for it", size, want)
+		return fmt.Errorf("%w after %d of %d bytes; if it came inside an initrd, the machine has too little memory for it", errCutOff, size, want)
 	}
 	return nil
 }
