@@ -1,0 +1,102 @@
+package stage1
+
+import (
+	"encoding/json"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"xnodeos.org/internal/nodeconfig"
+)
+
+func TestLeaves(t *testing.T) {
+	t.Parallel()
+	node := &nodeconfig.Config{Files: map[string][]byte{
+		"hostname":                 []byte("n1\n"),
+		"ssh_host_ed25519_key":     []byte("secret\n"),
+		"ssh_host_ed25519_key.pub": []byte("public\n"),
+		"trust/allowed_signers":    []byte("x\n"),
+	}}
+	lease := Lease{Address: netip.MustParsePrefix("10.0.2.15/24"), Gateway: netip.MustParseAddr("10.0.2.2"), From: nodeconfig.MethodDHCP}
+	results := []LinkResult{
+		{Link: card(2, "eth0", "52:54:00:00:00:02", true), Rule: dhcpRule, Lease: &lease},
+		{Link: card(3, "eth1", "52:54:00:00:00:03", false), Rule: dhcpRule},
+	}
+	options := ParseCmdline("XNODE_UUID=u-1 XNODE_ACCESS_TOKEN=hush XNODE_CONFIG_REMOTE=https://h/p")
+	o, _ := ParseOptions(options)
+	record, err := recordLeaf(BootRecord{
+		V: 1, Manifest: "sha256:ab", System: "/nix/store/x", Label: "pocket-1", Medium: "cd /dev/sr0", Sequence: 7, Time: 9,
+		Seconds: secondsOf(Times{Total: 3500 * time.Millisecond, Modules: time.Second, Rest: 2500 * time.Millisecond}),
+		Network: networkOf(results), Upstream: upstreamOf(o.Upstream), Notes: []string{},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := t.TempDir()
+	leaves := append(nodeLeaves(node), networkLeaves(results, nil)...)
+	leaves = append(leaves, upstreamLeaves(o.Upstream)...)
+	for range 2 { // the record is written twice
+		if err := writeLeaves(run, append(leaves, record)); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	got := map[string]fs.FileMode{}
+	err = filepath.WalkDir(run, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		rel, _ := filepath.Rel(run, name)
+		got[rel] = info.Mode()
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]fs.FileMode{
+		"systemd/network/10-xnode-525400000002.network": 0o644,
+		"systemd/network/10-xnode-525400000003.network": 0o644,
+		"xnode/boot.json":                     0o644,
+		"xnode/node/hostname":                 0o644,
+		"xnode/node/ssh_host_ed25519_key":     0o600,
+		"xnode/node/ssh_host_ed25519_key.pub": 0o644,
+		"xnode/node/trust/allowed_signers":    0o644,
+		"xnode/upstream/access-token":         0o600,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("files and modes, -want +got:\n%s", diff)
+	}
+	checkRecord(t, filepath.Join(run, "xnode/boot.json"))
+}
+
+func checkRecord(t *testing.T, name string) {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(data), "hush") {
+		t.Errorf("the boot record shows the access token: %s", data)
+	}
+	var got, want any
+	if err := json.Unmarshal(data, &got); err != nil {
+		t.Fatal(err)
+	}
+	const text = `{"v":1,"manifest":"sha256:ab","system":"/nix/store/x","label":"pocket-1","medium":"cd /dev/sr0","sequence":7,"time":9,
+		"seconds":{"total":3.5,"modules":1,"dhcp":0,"verify":0,"prepare_root":0,"rest":2.5},
+		"network":[{"mac":"52:54:00:00:00:02","address":"10.0.2.15/24","gateway":"10.0.2.2","from":"dhcp"}],
+		"upstream":{"uuid":"u-1","config_remote":"https://h/p"},"notes":[]}`
+	if err := json.Unmarshal([]byte(text), &want); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("boot.json, -want +got:\n%s", diff)
+	}
+}
