@@ -32,9 +32,8 @@ func (x *Index) find(name string) []string {
 	if x.modules[key] != nil {
 		return []string{key}
 	}
-	if x.builtin[key] {
-		return nil
-	}
+	// As for modprobe, an alias comes before what is built in: the built-in
+	// crc32 is the library, the alias crc32 its fast implementations.
 	var found []string
 	for _, module := range x.Match(name) {
 		if x.modules[module] != nil {
