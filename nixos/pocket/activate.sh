@@ -13,6 +13,7 @@ link() { ln -sfn "$1" "$2.new" && mv -T "$2.new" "$2" 2>/dev/null || ln -sfn "$1
 
 [ -d /run/nixos ] || try mkdir -p /etc /root /tmp /usr /run/nixos /run/xnode /run/lock /var/empty /var/tmp /var/lib/xnode \
   /nix/var/nix/gcroots/auto /nix/var/nix/profiles/per-user /nix/var/nix/temproots
+[ -L /var/run ] || try ln -sfn /run /var/run
 try chmod 1777 /tmp /var/tmp
 try chmod 0700 /root
 try chown 990:990 /var/lib/xnode

@@ -23,6 +23,7 @@ in
       "ld-linux-x86-64.so.2"
       "libc.so.6"
       "libm.so.6"
+      "libnss_dns.so.2" # nix loads it by name before it forks
       "libresolv.so.2"
     ];
     "libstdc++6" = [ "usr/lib/x86_64-linux-gnu/libstdc++.so.*" ];

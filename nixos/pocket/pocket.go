@@ -1,0 +1,239 @@
+// Package pocket builds the pocket system: a small system that keeps the NixOS
+// contract, made by plain nix-build from named Debian packages, for trying and
+// testing XnodeOS without nixpkgs and without a binary cache.
+//
+// The package embeds the Nix files that lie beside it, fetches the packages
+// that packages.txt names (nothing is installed on the host), and runs
+// nix-build with a configuration of its own. Every tool of the build comes out
+// of these packages, so the store paths and their bytes depend on the packages
+// and the options alone: not on the host, its user, its folders or its clock.
+//
+// It writes no image and boots nothing; README.md says what the system is.
+package pocket
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"xnodeos.org/internal/command"
+	"xnodeos.org/internal/nix"
+	"xnodeos.org/nixos/pocket/debs"
+)
+
+// Defaults of Options.
+const (
+	DefaultLabel    = "pocket-1"
+	DefaultHandover = "script"
+)
+
+// Options say which pocket system is built, and where.
+type Options struct {
+	// Cache is the folder for packages, build files and, where /nix cannot be
+	// written, the store. Needed; made if absent.
+	Cache string
+
+	// Label is what the system calls itself; empty means DefaultLabel.
+	// Letters, digits, ".", "_" and "-", at most 64.
+	Label string
+	// Handover is the shape of the first stage's last step: "script" (init is
+	// a script) or "prepare-root"; empty means DefaultHandover.
+	Handover string
+	// Broken names what fails on purpose: "activation", "unit" or "panic";
+	// empty for nothing.
+	Broken string
+	// SwitchEnds makes switch-to-configuration end in its own way after its
+	// work: "exit 7", "signal 9"; empty means as it should.
+	SwitchEnds string
+
+	// Units are more systemd units by name, WantedBy the target that pulls
+	// each in, Files more files below /etc by relative path.
+	Units, WantedBy, Files map[string]string
+
+	// Store is the folder below which the private store lies, if one is
+	// needed; empty means Cache/store.
+	Store string
+	// Log gets a line for each step that takes time; may be nil.
+	Log func(line string)
+}
+
+// Build builds a pocket system. It returns its path and the store that it is
+// in: /nix where this user can write that, else the private one. A result link
+// in the cache keeps it from garbage collection.
+func Build(ctx context.Context, opt Options) (nix.StorePath, nix.Store, error) {
+	opt, err := opt.complete()
+	if err != nil {
+		return "", nix.Store{}, fmt.Errorf("build pocket system: %w", err)
+	}
+	path, store, err := build(ctx, opt)
+	if err != nil {
+		return "", nix.Store{}, fmt.Errorf("build pocket system %q: %w", opt.Label, err)
+	}
+	return path, store, nil
+}
+
+func (opt Options) complete() (Options, error) {
+	if opt.Cache == "" {
+		return opt, fmt.Errorf("no cache folder is named")
+	}
+	cache, err := filepath.Abs(opt.Cache)
+	if err != nil {
+		return opt, fmt.Errorf("cache folder %q: %w", opt.Cache, err)
+	}
+	opt.Cache = cache
+	if opt.Store == "" {
+		opt.Store = filepath.Join(opt.Cache, "store")
+	}
+	if opt.Label == "" {
+		opt.Label = DefaultLabel
+	}
+	if opt.Handover == "" {
+		opt.Handover = DefaultHandover
+	}
+	if !slices.Contains([]string{"script", "prepare-root"}, opt.Handover) {
+		return opt, fmt.Errorf("hand-over %q: it is \"script\" or \"prepare-root\"", opt.Handover)
+	}
+	if !slices.Contains([]string{"", "activation", "unit", "panic"}, opt.Broken) {
+		return opt, fmt.Errorf("broken %q: it is \"activation\", \"unit\" or \"panic\"", opt.Broken)
+	}
+	if opt.Log == nil {
+		opt.Log = func(string) {}
+	}
+	return opt, nil
+}
+
+func build(ctx context.Context, opt Options) (nix.StorePath, nix.Store, error) {
+	site, err := chooseStore(opt.Store)
+	if err != nil {
+		return "", nix.Store{}, err
+	}
+	work := filepath.Join(opt.Cache, "pocket")
+	source, err := writeSource(work)
+	if err != nil {
+		return "", nix.Store{}, err
+	}
+	set, err := fetchPackages(ctx, work, opt.Log)
+	if err != nil {
+		return "", nix.Store{}, err
+	}
+	conf, err := site.writeConf(work)
+	if err != nil {
+		return "", nix.Store{}, err
+	}
+	roots := filepath.Join(work, "roots")
+	if err := os.MkdirAll(roots, 0o755); err != nil {
+		return "", nix.Store{}, fmt.Errorf("make folder for result links: %w", err)
+	}
+	args, err := opt.arguments(source, set, filepath.Join(roots, opt.name()))
+	if err != nil {
+		return "", nix.Store{}, err
+	}
+	out, err := command.Output(ctx, command.Cmd{
+		Name: "nix-build", Args: append(args, site.args...), Package: "nix-bin",
+		AddEnv: []string{
+			"NIX_CONF_DIR=" + conf, // never the host's configuration, wherever it is
+			"NIX_USER_CONF_FILES=/dev/null", "NIX_CONFIG=", "NIX_PATH=", "NIX_REMOTE=", "LC_ALL=C",
+		},
+		StderrLine: func(line string) {
+			if name, ok := building(line); ok {
+				opt.Log("building " + name)
+			}
+		},
+	})
+	if err != nil {
+		return "", nix.Store{}, site.explain(err)
+	}
+	path, err := nix.ParseStorePath(strings.TrimSpace(string(out)))
+	if err != nil {
+		return "", nix.Store{}, fmt.Errorf("read what nix-build prints: %w", err)
+	}
+	return path, site.store, nil
+}
+
+// name is unique to a combination of options that somebody may want kept.
+func (opt Options) name() string {
+	parts := []string{opt.Label, opt.Handover}
+	if opt.Broken != "" {
+		parts = append(parts, opt.Broken)
+	}
+	return strings.Join(parts, "-")
+}
+
+// arguments are those of nix-build.
+func (opt Options) arguments(source, set, link string) ([]string, error) {
+	args := []string{
+		filepath.Join(source, "default.nix"), "--out-link", link,
+		"--argstr", "debs", set,
+		"--argstr", "label", opt.Label,
+		"--argstr", "handover", opt.Handover,
+		"--argstr", "switchEnds", opt.SwitchEnds,
+	}
+	if opt.Broken != "" {
+		args = append(args, "--argstr", "broken", opt.Broken)
+	}
+	for _, table := range []struct {
+		name  string
+		value map[string]string
+	}{{"units", opt.Units}, {"wantedBy", opt.WantedBy}, {"files", opt.Files}} {
+		if len(table.value) == 0 {
+			continue
+		}
+		data, err := json.Marshal(table.value)
+		if err != nil {
+			return nil, fmt.Errorf("hand %s to nix-build: %w", table.name, err)
+		}
+		args = append(args, "--arg", table.name, "builtins.fromJSON "+nixString(string(data)))
+	}
+	return args, nil
+}
+
+// nixString writes a string as a Nix expression.
+func nixString(text string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `$`, `\$`).Replace(text) + `"`
+}
+
+// building picks the name out of nix-build's line "building '/nix/store/HASH-NAME.drv'...".
+func building(line string) (string, bool) {
+	rest, ok := strings.CutPrefix(line, "building '"+nix.StoreDir+"/")
+	if !ok {
+		return "", false
+	}
+	rest, ok = strings.CutSuffix(rest, ".drv'...")
+	_, name, found := strings.Cut(rest, "-")
+	return name, ok && found
+}
+
+// fetchPackages returns the JSON file that default.nix takes as debs.
+func fetchPackages(ctx context.Context, work string, log func(string)) (string, error) {
+	cache := debs.Cache{Dir: work, Log: log}
+	list, err := cache.Fetch(ctx, PackageNames()...)
+	if err != nil {
+		return "", err
+	}
+	table := make(map[string]string, len(list))
+	for _, d := range list {
+		table[d.Name] = filepath.Join("unpacked", d.File)
+	}
+	return writeSet(work, table)
+}
+
+// PackageNames are the Debian packages of the pocket system as packages.txt
+// spells them: "@" marks a meta package that stands for its dependency.
+func PackageNames() []string {
+	data, err := fs.ReadFile(files, "packages.txt")
+	if err != nil {
+		panic("BUG: packages.txt is not embedded: " + err.Error())
+	}
+	var names []string
+	for line := range strings.Lines(string(data)) {
+		if words := strings.Fields(line); len(words) > 1 && !strings.HasPrefix(words[0], "#") {
+			names = append(names, words[0])
+		}
+	}
+	return names
+}
