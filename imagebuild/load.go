@@ -2,7 +2,6 @@ package imagebuild
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io/fs"
 	"os"
@@ -74,11 +73,11 @@ func loadClosure(ctx context.Context, store nix.Store, toplevel nix.StorePath, c
 	if err != nil {
 		return nil, err
 	}
-	data, err := json.Marshal(closure)
+	list, err := nix.NewClosureList(closure)
 	if err != nil {
 		return nil, err
 	}
-	return closure, writeSealed(file, data)
+	return closure, writeSealed(file, list.Encode())
 }
 
 // readCachedClosure fails also where a path is gone, so that the computation
@@ -88,14 +87,14 @@ func readCachedClosure(store nix.Store, file string) ([]nix.PathInfo, error) {
 	if !ok {
 		return nil, fs.ErrNotExist
 	}
-	var closure []nix.PathInfo
-	if err := json.Unmarshal(data, &closure); err != nil {
+	list, err := nix.ParseClosureList(data)
+	if err != nil {
 		return nil, err
 	}
-	for _, info := range closure {
+	for _, info := range list.Paths {
 		if _, err := os.Lstat(store.Physical(info.Path)); err != nil {
 			return nil, err
 		}
 	}
-	return closure, nil
+	return list.Paths, nil
 }
