@@ -31,7 +31,10 @@ func (w Word) String() string {
 func ParseCmdline(line string) []Word {
 	var words []Word
 	for {
-		line = strings.TrimLeft(line, kernelSpace)
+		// Byte by byte: strings.TrimLeft takes \xa0 for any broken UTF-8.
+		for line != "" && strings.IndexByte(kernelSpace, line[0]) >= 0 {
+			line = line[1:]
+		}
 		if line == "" {
 			return words
 		}

@@ -26,6 +26,7 @@ func TestParseCmdline(t *testing.T) {
 		{"open quote runs to the end", `a="b c`, []Word{{"a", "b c", true}}},
 		{"leading equals sign is part of the key", "=a=b", []Word{{"=a", "b", true}}},
 		{"all kinds of space", "a\tb\vc\fd\re", []Word{{Key: "a"}, {Key: "b"}, {Key: "c"}, {Key: "d"}, {Key: "e"}}},
+		{"bytes that are not UTF-8", "\xff\xa0\xfe=\xff", []Word{{Key: "\xff"}, {"\xfe", "\xff", true}}},
 		{"words of init are left out", "a -- b c", []Word{{Key: "a"}}},
 		{"three dashes are a word", "a --- b", []Word{{Key: "a"}, {Key: "---"}, {Key: "b"}}},
 	}

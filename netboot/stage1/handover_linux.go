@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -124,7 +125,10 @@ func emptySub(dir *os.File, name string, dev uint64) error {
 
 // prepareLimit bounds prepare-root: activation of a large system on a slow CD
 // takes a minute.
-const prepareLimit = 10 * time.Minute
+const (
+	prepareLimit = 10 * time.Minute
+	prepareGrace = 500 * time.Millisecond
+)
 
 // prepareRoot runs the system's prepare-root, as NixOS's systemd initrd does:
 // with the one variable that tells it not to start systemd itself. It runs in
@@ -133,14 +137,20 @@ func prepareRoot(ctx context.Context, con *Console, system string) error {
 	ctx, cancel := context.WithTimeout(ctx, prepareLimit)
 	defer cancel()
 	say := func(line string) { con.Sayf("prepare-root: %s", line) }
-	return command.Run(ctx, command.Cmd{
+	err := command.Run(ctx, command.Cmd{
 		Name:       filepath.Join(system, "prepare-root"),
 		Dir:        "/",
 		Env:        []string{"IN_NIXOS_SYSTEMD_STAGE1=true"},
 		StdoutLine: say,
 		StderrLine: say,
-		Grace:      time.Second,
+		Grace:      prepareGrace,
 	})
+	// It ended well, and something that it left running still holds its output:
+	// killLeftovers sees to that.
+	if errors.Is(err, exec.ErrWaitDelay) {
+		return nil
+	}
+	return err
 }
 
 // killLeftovers ends everything that prepare-root left running: nothing of the

@@ -278,3 +278,44 @@ func TestLeaseOf(t *testing.T) {
 		t.Errorf("leaseOf of no address = %v; want an error", lease)
 	}
 }
+
+// fakeSystem is a folder with a prepare-root that runs the given commands.
+func fakeSystem(t *testing.T, script string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "prepare-root"), []byte("#!/bin/sh\n"+script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestPrepareRoot(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name, script string
+		fails        string // in the error; "" if it works
+		says         string
+	}{
+		{"environment", "echo stage $IN_NIXOS_SYSTEMD_STAGE1 home=$HOME", "", "prepare-root: stage true home=\n"},
+		{"error output", "echo oh >&2", "", "prepare-root: oh\n"},
+		{"something stays behind", "sleep 5 & echo done", "", "prepare-root: done\n"},
+		{"failure", "echo no space >&2; exit 3", "exit status 3; it said: no space", "prepare-root: no space\n"},
+		{"signal", "kill -9 $$", "signal: killed", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var out buffer
+			con := NewConsole(fixedClock)
+			con.Attach(&out)
+			err := prepareRoot(t.Context(), con, fakeSystem(t, tt.script))
+			if (err != nil) != (tt.fails != "") || err != nil && !strings.Contains(err.Error(), tt.fails) {
+				t.Errorf("prepareRoot = %v; want %q", err, tt.fails)
+			}
+			con.Flush(time.Minute)
+			if !strings.Contains(out.String(), tt.says) {
+				t.Errorf("console got %q; want %q", out.String(), tt.says)
+			}
+		})
+	}
+}
