@@ -115,6 +115,7 @@ func (p *Plan) cachedInitrd(ctx context.Context, cache string, progress Progress
 	}
 	stage := progress.Start("initrd", 0)
 	content, err := writeInitrd(ctx, p.in)
+	stage.Set(int64(len(content)))
 	stage.End(err)
 	if err != nil {
 		return nil, fmt.Errorf("initrd: %w", err)
