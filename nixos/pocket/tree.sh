@@ -21,7 +21,11 @@ for source in $sources; do
     done
   done
   for folder in lib/systemd lib/udev; do
-    if [ -d "$source/$folder" ]; then mkdir -p "$out/$folder" && cp -R "$source/$folder/." "$out/$folder/"; fi
+    if [ -d "$source/$folder" ]; then
+      mkdir -p "$out/$folder"
+      cp -R "$source/$folder/." "$out/$folder/"
+      chmod -R u+w "$out/$folder" # folders of the store cannot be written; the next package brings the same ones
+    fi
   done
 done
 chmod -R u+w "$out"

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -15,6 +16,26 @@ import (
 // plainEnv keeps apt's and dpkg's words English and their behaviour plain.
 func plainEnv() []string {
 	return []string{"LC_ALL=C", "DEBIAN_FRONTEND=noninteractive"}
+}
+
+// aptStamp changes whenever apt could name other versions: its lists, sources
+// and pins.
+func aptStamp(root string) string {
+	var b strings.Builder
+	for _, path := range []string{
+		"var/lib/apt/lists", "etc/apt", "etc/apt/sources.list", "etc/apt/sources.list.d", "etc/apt/preferences", "etc/apt/preferences.d",
+		"etc/apt/apt.conf", "etc/apt/apt.conf.d",
+	} {
+		info, err := os.Stat(filepath.Join(root, path))
+		if err != nil {
+			if path == "var/lib/apt/lists" {
+				return fmt.Sprintf("no lists: %v", err)
+			}
+			continue
+		}
+		fmt.Fprintf(&b, "%s %d %d\n", path, info.ModTime().UnixNano(), info.Size())
+	}
+	return b.String()
 }
 
 // resolve asks apt which files bring the named packages.

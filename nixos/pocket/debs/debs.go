@@ -64,16 +64,19 @@ func (c Cache) Fetch(ctx context.Context, names ...string) ([]Deb, error) {
 		return nil, err
 	}
 	defer unlock()
+	now := aptStamp("/")
+	last, stamp := c.recall(names)
+	if last != nil && stamp == now {
+		return last, nil // apt would say the same again, which takes it a second
+	}
 	list, err := c.fetch(ctx, names)
 	if err == nil {
-		return list, c.remember(names, list)
+		return list, c.remember(names, list, now)
 	}
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || last == nil {
 		return nil, err
 	}
-	if list = c.recall(names); list == nil {
-		return nil, err
-	}
+	list = last
 	c.Log(fmt.Sprintf("apt cannot fetch packages now, going on with those of last time (%v)", err))
 	return list, nil
 }
@@ -221,14 +224,20 @@ func removeTree(dir string) {
 	_ = os.RemoveAll(dir)
 }
 
-// The set that was fetched last for the same names.
+// memory is the file that keeps the set that was fetched last for some names.
 func (c Cache) memory(names []string) string {
 	sum := sha256.Sum256([]byte(strings.Join(names, "\n")))
 	return filepath.Join(c.Dir, "last-"+hex.EncodeToString(sum[:8])+".json")
 }
 
-func (c Cache) remember(names []string, list []Deb) error {
-	data, err := json.MarshalIndent(list, "", "  ")
+// lastSet is what is kept between runs.
+type lastSet struct {
+	Stamp    string `json:"stamp"` // aptStamp before apt was asked
+	Packages []Deb  `json:"packages"`
+}
+
+func (c Cache) remember(names []string, list []Deb, stamp string) error {
+	data, err := json.MarshalIndent(lastSet{stamp, list}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("note fetched packages: %w", err)
 	}
@@ -236,22 +245,22 @@ func (c Cache) remember(names []string, list []Deb) error {
 }
 
 // recall returns nil unless the whole set is still unpacked.
-func (c Cache) recall(names []string) []Deb {
+func (c Cache) recall(names []string) (list []Deb, stamp string) {
 	data, err := os.ReadFile(c.memory(names))
 	if err != nil {
-		return nil
+		return nil, ""
 	}
-	var list []Deb
-	if json.Unmarshal(data, &list) != nil || len(list) != len(names) {
-		return nil
+	var last lastSet
+	if json.Unmarshal(data, &last) != nil || len(last.Packages) != len(names) {
+		return nil, ""
 	}
-	for i, d := range list {
-		if d.Name != strings.TrimPrefix(names[i], "@") || filepath.Base(d.File) != d.File {
-			return nil
+	for i, d := range last.Packages {
+		if d.Name != strings.TrimPrefix(names[i], "@") || checkFile(d.File) != nil {
+			return nil, ""
 		}
 		if _, err := os.Stat(c.Folder(d)); err != nil {
-			return nil
+			return nil, ""
 		}
 	}
-	return list
+	return last.Packages, last.Stamp
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -137,7 +138,19 @@ func TestFetch(t *testing.T) {
 
 	t.Run("without apt", func(t *testing.T) {
 		t.Setenv("PATH", t.TempDir())
+		said := len(log.text)
 		got, err := cache.Fetch(t.Context(), names...)
+		if err != nil || len(log.text) != said {
+			t.Fatalf("apt was asked again, though its lists are the same: %v, %q", err, log.text[said:])
+		}
+		if diff := cmp.Diff(results[0], got); diff != "" {
+			t.Errorf("packages of last time: %s", diff)
+		}
+
+		if err := cache.remember(names, results[0], "other lists"); err != nil {
+			t.Fatal(err)
+		}
+		got, err = cache.Fetch(t.Context(), names...)
 		if err != nil {
 			t.Fatalf("packages of last time were not used: %v", err)
 		}
@@ -148,11 +161,31 @@ func TestFetch(t *testing.T) {
 		if !strings.Contains(last, "those of last time") || !strings.Contains(last, "apt-get") {
 			t.Errorf("nothing was said about it: %q", last)
 		}
+
 		_, err = cache.Fetch(t.Context(), "libcap-ng0")
 		if err == nil || !strings.Contains(err.Error(), "Debian package apt") {
 			t.Errorf("fetch of other names without apt-get = %v; want the package that brings it", err)
 		}
 	})
+}
+
+func TestAptStamp(t *testing.T) {
+	root := t.TempDir()
+	lists := filepath.Join(root, "var/lib/apt/lists")
+	if err := os.MkdirAll(lists, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	before := aptStamp(root)
+	if again := aptStamp(root); again != before {
+		t.Errorf("aptStamp changes by itself: %q, %q", before, again)
+	}
+	later := time.Now().Add(time.Hour)
+	if err := os.Chtimes(lists, later, later); err != nil {
+		t.Fatal(err)
+	}
+	if aptStamp(root) == before {
+		t.Error("aptStamp does not notice new lists")
+	}
 }
 
 func TestFetchUnknown(t *testing.T) {
