@@ -60,7 +60,7 @@ func TestImageRefuses(t *testing.T) {
 
 type full struct{}
 
-func (full) Write(b []byte) (int, error) { return 0, errors.New("no space left on device") }
+func (full) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }
 
 func TestImageSaysThatTheDiskIsFull(t *testing.T) {
 	t.Parallel()

@@ -155,12 +155,12 @@ func segments(spec Spec, g geometry, root *node, next uint32) []disk.Segment {
 	dirs, files := root.walk(), root.files(spec.Files)
 	head := headBytes(spec, g, dirs, files, next)
 	if g.bits == 16 {
-		copy(head[int(g.reserved+fats*g.fatSectors)*sectorSize:], root.encode(spec, g))
+		copy(head[int(g.reserved+fats*g.fatSectors)*sectorSize:], root.encode(spec))
 		dirs = dirs[1:]
 	}
 	segs := []disk.Segment{{File: disk.Bytes("FAT tables", head), Generated: true}}
 	for _, d := range dirs {
-		seg := disk.Segment{File: disk.Bytes("FAT folder /"+d.path(), d.encode(spec, g)), Offset: g.offset(d.first), Generated: true}
+		seg := disk.Segment{File: disk.Bytes("FAT folder /"+d.path(), d.encode(spec)), Offset: g.offset(d.first), Generated: true}
 		segs = append(segs, seg)
 	}
 	for _, f := range files {

@@ -131,7 +131,7 @@ func (n *node) size(isRoot bool) int64 {
 	return int64(count) * direntSize
 }
 
-func (n *node) encode(spec Spec, g geometry) []byte {
+func (n *node) encode(spec Spec) []byte {
 	var out []byte
 	if n.parent == nil {
 		var label [11]byte
