@@ -14,6 +14,7 @@ type Devices struct {
 	modules *Modules
 	events  <-chan Uevent // nil where the kernel does not tell; then all is by polling
 	clock   func() time.Duration
+	loaders int // how many drivers may be starting at the same time
 
 	// Changed tells that a block device or a network interface may have come.
 	Changed *signal
@@ -22,9 +23,10 @@ type Devices struct {
 	quiet time.Duration // since when nothing is left to load; 0 while there is
 }
 
-// NewDevices returns a finder; Run does its work.
-func NewDevices(sys fs.FS, modules *Modules, events <-chan Uevent, clock func() time.Duration) *Devices {
-	return &Devices{sys: sys, modules: modules, events: events, clock: clock, Changed: newSignal()}
+// NewDevices returns a finder; Run does its work with the given number of
+// loaders: drivers mostly wait for their hardware while they start.
+func NewDevices(sys fs.FS, modules *Modules, events <-chan Uevent, clock func() time.Duration, loaders int) *Devices {
+	return &Devices{sys: sys, modules: modules, events: events, clock: clock, loaders: loaders, Changed: newSignal()}
 }
 
 // Bounds of waiting for devices.
@@ -64,28 +66,42 @@ func (q *jobQueue) addAlias(alias string) {
 }
 
 // Run works until the context ends. The named modules are loaded as soon as the
-// drivers of disks are.
+// drivers of disks are on their way.
 func (d *Devices) Run(ctx context.Context, names ...string) {
 	var queue jobQueue
 	d.scan(&queue)
 	queue[rankUSB] = append([]job{{names: names}}, queue[rankUSB]...)
+	done := make(chan struct{})
+	busy := 0
+	defer func() {
+		for ; busy > 0; busy-- {
+			<-done
+		}
+	}()
 	wait := rescanFirst
 	for ctx.Err() == nil {
 		d.drain(&queue)
-		if j, ok := queue.pop(); ok {
-			d.setQuiet(false)
-			d.do(j)
-			d.Changed.Notify()
+		for busy < d.loaders {
+			j, ok := queue.pop()
+			if !ok {
+				break
+			}
+			busy++
 			wait = rescanFirst
-			continue
+			go func() {
+				d.do(j)
+				done <- struct{}{}
+			}()
 		}
-		d.setQuiet(true)
-		if d.await(ctx, &queue, wait) {
-			continue
+		d.setQuiet(busy == 0)
+		if d.await(ctx, &queue, done, wait) {
+			busy--
+			d.Changed.Notify()
+		} else if busy == 0 {
+			// Events can be lost when the socket's buffer is full.
+			d.scan(&queue)
+			wait = min(2*wait, rescanMost)
 		}
-		// Events can be lost when the socket's buffer is full.
-		d.scan(&queue)
-		wait = min(2*wait, rescanMost)
 	}
 }
 
@@ -120,8 +136,8 @@ func (d *Devices) drain(queue *jobQueue) {
 	}
 }
 
-// await waits for one event and says whether one came.
-func (d *Devices) await(ctx context.Context, queue *jobQueue, limit time.Duration) bool {
+// await waits for one thing to happen, and says whether it was the end of a job.
+func (d *Devices) await(ctx context.Context, queue *jobQueue, done <-chan struct{}, limit time.Duration) bool {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
@@ -129,6 +145,7 @@ func (d *Devices) await(ctx context.Context, queue *jobQueue, limit time.Duratio
 	case <-timer.C:
 	case e := <-d.events:
 		d.take(e, queue)
+	case <-done:
 		return true
 	}
 	return false

@@ -21,7 +21,7 @@ func (s *stage) fail(ctx context.Context, err error) error {
 	s.con.Sayf("the machine starts again in %.0f s (xnode.panic= changes that, xnode.debug shows more)", s.options.Panic.Seconds())
 	pause(ctx, nil, s.options.Panic)
 	s.con.Flush(flushWait)
-	return fmt.Errorf("start the machine again: %w", reboot())
+	return fmt.Errorf("start the machine again: %w", reboot(ctx))
 }
 
 // dump shows the state of the machine: there is no shell to look at it with.

@@ -2,6 +2,7 @@ package stage1
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -52,10 +53,10 @@ func (c consoleFile) Write(p []byte) (int, error) {
 		switch {
 		case n > 0:
 			done += n
-		case err == unix.EAGAIN:
+		case errors.Is(err, unix.EAGAIN):
 			fds := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLOUT}}
 			_, _ = unix.Poll(fds, 100)
-		case err != nil && err != unix.EINTR:
+		case err != nil && !errors.Is(err, unix.EINTR):
 			return done, err
 		}
 	}
@@ -149,13 +150,16 @@ func kernelRelease() (string, error) {
 	return unix.ByteSliceToString(u.Release[:]), nil
 }
 
+// syncWait bounds the last writing to disks: a broken one must not stop a reboot.
+const syncWait = 5 * time.Second
+
 // reboot starts the machine again. It returns only if the kernel refuses.
-func reboot() error {
+func reboot(ctx context.Context) error {
 	synced := make(chan struct{})
 	go func() {
 		unix.Sync()
 		close(synced)
 	}()
-	pause(context.Background(), synced, 5*time.Second) // a broken disk must not stop us; no caller's context lives on here
+	pause(ctx, synced, syncWait)
 	return unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
 }

@@ -17,7 +17,7 @@ type moduleIndex interface {
 }
 
 // Modules loads kernel modules, each once. It may be used from several
-// goroutines; one module is loaded at a time.
+// goroutines, and a driver that takes long holds up only those who need it.
 type Modules struct {
 	index moduleIndex
 	load  func(kmod.Module) error
@@ -25,43 +25,56 @@ type Modules struct {
 	con   *Console
 
 	mu      sync.Mutex
-	results map[string]error // by module name
-	aliases map[string]bool  // that were looked at
+	results map[string]*loading // by module name
+	aliases map[string]bool     // that were looked at
+}
+
+// loading is one module on its way into the kernel.
+type loading struct {
+	done chan struct{} // closed when err is valid
+	err  error
 }
 
 // NewModules returns a loader with nothing loaded.
 func NewModules(index moduleIndex, load func(kmod.Module) error, watch *Stopwatch, con *Console) *Modules {
 	return &Modules{index: index, load: load, watch: watch, con: con,
-		results: map[string]error{}, aliases: map[string]bool{}}
+		results: map[string]*loading{}, aliases: map[string]bool{}}
 }
 
 // Load loads modules by name with all that they need. A module that is built
 // into the kernel is no error.
 func (m *Modules) Load(names ...string) error {
 	defer m.watch.Begin(PhaseModules)()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.loadLocked(names)
-}
-
-func (m *Modules) loadLocked(names []string) error {
 	list, err := m.index.Resolve(names...)
 	if err != nil {
 		return fmt.Errorf("find kernel modules %q: %w", names, err)
 	}
 	var errs []error
 	for _, mod := range list {
-		result, done := m.results[mod.Name]
-		if !done {
-			result = m.load(mod)
-			m.results[mod.Name] = result
-			m.con.Debugf("module %s: %s", mod.Name, orLoaded(result))
-		}
-		if result != nil {
-			errs = append(errs, fmt.Errorf("load kernel module %s: %w", mod.Name, result))
+		if err := m.once(mod); err != nil {
+			errs = append(errs, fmt.Errorf("load kernel module %s: %w", mod.Name, err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// once loads a module, or waits for who is at it already.
+func (m *Modules) once(mod kmod.Module) error {
+	m.mu.Lock()
+	l, begun := m.results[mod.Name]
+	if !begun {
+		l = &loading{done: make(chan struct{})}
+		m.results[mod.Name] = l
+	}
+	m.mu.Unlock()
+	if begun {
+		<-l.done
+		return l.err
+	}
+	defer close(l.done)
+	l.err = m.load(mod)
+	m.con.Debugf("module %s: %s", mod.Name, orLoaded(l.err))
+	return l.err
 }
 
 func orLoaded(err error) string {
@@ -74,16 +87,16 @@ func orLoaded(err error) string {
 // Alias loads what a device asks for. A driver that fails is said, not fatal:
 // the machine may well start without that device.
 func (m *Modules) Alias(modalias string) {
-	defer m.watch.Begin(PhaseModules)()
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.aliases[modalias] {
+	seen := m.aliases[modalias]
+	m.aliases[modalias] = true
+	m.mu.Unlock()
+	if seen {
 		return
 	}
-	m.aliases[modalias] = true
 	for _, name := range m.index.Match(modalias) {
 		// ENODEV is how a driver says that this device is not for it after all.
-		if err := m.loadLocked([]string{name}); err != nil && !errors.Is(err, syscall.ENODEV) {
+		if err := m.Load(name); err != nil && !errors.Is(err, syscall.ENODEV) {
 			m.con.Sayf("%v (for %s)", err, modalias)
 		}
 	}
@@ -94,9 +107,13 @@ func (m *Modules) Loaded() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var names []string
-	for name, err := range m.results {
-		if err == nil {
-			names = append(names, name)
+	for name, l := range m.results {
+		select {
+		case <-l.done:
+			if l.err == nil {
+				names = append(names, name)
+			}
+		default: // still on its way
 		}
 	}
 	slices.Sort(names)

@@ -133,7 +133,7 @@ func TestDevicesOrder(t *testing.T) {
 			return k.load(m)
 		}
 		modules := NewModules(k, load, NewStopwatch(clock), NewConsole(clock))
-		d := NewDevices(sys, modules, events, clock)
+		d := NewDevices(sys, modules, events, clock, 1)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() {
@@ -175,7 +175,7 @@ func TestDevicesPolling(t *testing.T) {
 		sys := tree(nil)
 		start := time.Now()
 		clock := func() time.Duration { return time.Since(start) }
-		d := NewDevices(lockedFS{sys, &mu}, NewModules(k, k.load, NewStopwatch(clock), NewConsole(clock)), nil, clock)
+		d := NewDevices(lockedFS{sys, &mu}, NewModules(k, k.load, NewStopwatch(clock), NewConsole(clock)), nil, clock, 4)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go d.Run(ctx)

@@ -75,7 +75,7 @@ func (kernelNet) DHCP(ctx context.Context, l Link) (Lease, error) {
 	if err != nil {
 		return Lease{}, fmt.Errorf("dhcp: %w", err)
 	}
-	defer client.Close()
+	defer func() { _ = client.Close() }() // a socket that was only used for this
 	got, err := client.Request(ctx,
 		dhcpv4.WithOption(dhcpv4.OptClientIdentifier(append([]byte{1}, client.InterfaceAddr()...))),
 		dhcpv4.WithRequestedOptions(dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter, dhcpv4.OptionDomainNameServer,

@@ -201,6 +201,13 @@ func (l *lan) Down(link Link) error {
 	return nil
 }
 
+// seen returns copies of what the cards are like.
+func (l *lan) seen() (up map[int]bool, addrs map[int]netip.Prefix, asked map[int]int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.up), maps.Clone(l.addrs), maps.Clone(l.asked)
+}
+
 // runNetwork runs a network in a synctest bubble until check returns.
 func runNetwork(t *testing.T, l *lan, words []string, check func(n *Network)) {
 	t.Helper()
@@ -225,8 +232,8 @@ func runNetwork(t *testing.T, l *lan, words []string, check func(n *Network)) {
 		cancel()
 		<-ended
 		n.Down()
-		if len(l.up) > 0 || len(l.addrs) > 0 {
-			t.Errorf("after Down these are up: %v, with %v", l.up, l.addrs)
+		if up, addrs, _ := l.seen(); len(up) > 0 || len(addrs) > 0 {
+			t.Errorf("after Down these are up: %v, with %v", up, addrs)
 		}
 	})
 }
@@ -252,8 +259,8 @@ func TestNetworkDHCP(t *testing.T) {
 		if got := results[0].Lease.Address.String(); got != "10.0.2.1/24" {
 			t.Errorf("address %s; want the server's", got)
 		}
-		if l.asked[1] != 3 || l.asked[2] != 0 {
-			t.Errorf("asked %v times; want until there was an answer, and not without a cable", l.asked)
+		if _, _, asked := l.seen(); asked[1] != 3 || asked[2] != 0 {
+			t.Errorf("asked %v times; want until there was an answer, and not without a cable", asked)
 		}
 	})
 }
@@ -267,14 +274,15 @@ func TestNetworkStaticAny(t *testing.T) {
 	runNetwork(t, l, []string{"ip=10.9.0.2::10.9.0.1:255.255.255.0:::none", "nameserver=9.9.9.9"}, func(n *Network) {
 		time.Sleep(time.Second)
 		want := map[int]netip.Prefix{2: netip.MustParsePrefix("10.9.0.2/24")}
-		if diff := cmp.Diff(want, l.addrs, byValue); diff != "" {
+		_, addrs, asked := l.seen()
+		if diff := cmp.Diff(want, addrs, byValue); diff != "" {
 			t.Errorf("addresses, -want +got:\n%s", diff)
 		}
 		if results := n.Results(); len(results) != 1 || results[0].Link.Name != "eth1" || len(results[0].Lease.DNS) != 1 {
 			t.Errorf("Results = %+v; want the card with the cable", results)
 		}
-		if len(l.asked) > 0 {
-			t.Errorf("asked for leases: %v", l.asked)
+		if len(asked) > 0 {
+			t.Errorf("asked for leases: %v", asked)
 		}
 	})
 }
@@ -288,8 +296,8 @@ func TestNetworkNames(t *testing.T) {
 		if len(notes) != 1 || !strings.Contains(notes[0], "enp1s0") || !strings.Contains(notes[0], "eth0 (52:54:00:00:00:01)") {
 			t.Errorf("Notes = %q; want the missing card and those that are there", notes)
 		}
-		if len(l.up) > 0 {
-			t.Errorf("up: %v; want no card that no word names", l.up)
+		if up, _, _ := l.seen(); len(up) > 0 {
+			t.Errorf("up: %v; want no card that no word names", up)
 		}
 	})
 }

@@ -31,6 +31,8 @@ const (
 	stopWait  = 2 * time.Second
 	flushWait = 2 * time.Second
 	lookPause = 20 * time.Millisecond
+	// driverLoaders is how many drivers start at the same time.
+	driverLoaders = 4
 )
 
 // stage is one run of the first stage.
@@ -165,7 +167,7 @@ func (s *stage) startDevices(ctx context.Context) error {
 		s.note(err.Error())
 	}
 	sys := os.DirFS("/sys")
-	s.devices = NewDevices(sys, s.modules, events, uptime)
+	s.devices = NewDevices(sys, s.modules, events, uptime, driverLoaders)
 	s.volumes = NewVolumes(sys, openBlock, uptime, s.con)
 	s.jobs.Go(func() { s.devices.Run(ctx, "loop", "squashfs", "overlay", "isofs") })
 	s.jobs.Go(func() { s.volumes.Run(ctx, s.devices.Changed) })
