@@ -68,9 +68,9 @@ func (r *Reader) Read(p []byte) (int, error) {
 	n, err := r.r.Read(p)
 	r.offset += int64(n)
 	r.left -= int64(n)
-	if err == io.EOF && r.left > 0 {
+	if errors.Is(err, io.EOF) && r.left > 0 {
 		err = fmt.Errorf("read cpio: body of the entry at byte %d: %w", r.start, io.ErrUnexpectedEOF)
-	} else if err == io.EOF {
+	} else if errors.Is(err, io.EOF) {
 		err = nil
 	}
 	return n, err
@@ -115,10 +115,10 @@ func (r *Reader) next() (*Header, error) {
 }
 
 func (r *Reader) checkMagic(raw []byte) error {
-	switch m := string(raw[:len(magic)]); {
-	case m == magic, m == magicCRC:
+	switch string(raw[:len(magic)]) {
+	case magic, magicCRC:
 		return nil
-	case m == "070707":
+	case "070707":
 		return r.bad("", "old portable (odc) cpio; only newc is read; repack with cpio -H newc")
 	default:
 		if name := compression(raw); name != "" && r.start == 0 {
@@ -183,7 +183,7 @@ func (r *Reader) accept(h *Header) error {
 func (r *Reader) full(p []byte) (int, error) {
 	n, err := io.ReadFull(r.r, p)
 	r.offset += int64(n)
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		err = fmt.Errorf("read cpio: byte %d: no trailer: %w", r.offset, io.ErrUnexpectedEOF)
 	} else if err != nil {
 		err = fmt.Errorf("read cpio: byte %d: %w", r.offset, err)
@@ -197,7 +197,7 @@ func (r *Reader) skip(n int64) error {
 	}
 	done, err := io.CopyN(io.Discard, r.r, n)
 	r.offset += done
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {

@@ -89,7 +89,7 @@ func TestReaderRefuses(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Fatalf("got error %v; want one with %q", err, test.want)
 			}
-			if _, again := r.Next(); again == nil || again == io.EOF {
+			if _, again := r.Next(); again == nil || errors.Is(again, io.EOF) {
 				t.Errorf("Next after an error = %v", again)
 			}
 		})

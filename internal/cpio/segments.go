@@ -77,7 +77,7 @@ func (i *Initrd) Next() (*Segment, *Reader, error) {
 	if err := i.next(); err != nil {
 		i.close()
 		i.err = err
-		if err != io.EOF {
+		if !errors.Is(err, io.EOF) {
 			i.err = fmt.Errorf("read initrd: %w", err)
 		}
 		return nil, nil, i.err
@@ -108,7 +108,7 @@ func (i *Initrd) next() error {
 // inside goes on to the next archive within a compressed stream.
 func (i *Initrd) inside() (more bool, err error) {
 	first, err := i.skipZeros(i.plain)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		i.close()
 		i.close = func() {}
 		return false, nil
@@ -200,7 +200,7 @@ func (i *Initrd) open() error {
 
 func drain(r *Reader) error {
 	for {
-		if _, err := r.Next(); err == io.EOF {
+		if _, err := r.Next(); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err

@@ -3,6 +3,7 @@ package cpio
 import (
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -13,23 +14,23 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-func archive(t testing.TB, names ...string) string {
-	t.Helper()
+func archive(tb testing.TB, names ...string) string {
+	tb.Helper()
 	var buf bytes.Buffer
 	w := NewWriter(&buf)
 	for _, name := range names {
 		if err := w.File(name, 0o644, int64(len(name)), strings.NewReader(name)); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	if err := w.Close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return buf.String()
 }
 
-func compress(t testing.TB, format, in string) string {
-	t.Helper()
+func compress(tb testing.TB, format, in string) string {
+	tb.Helper()
 	var buf bytes.Buffer
 	var w io.WriteCloser
 	var err error
@@ -42,13 +43,13 @@ func compress(t testing.TB, format, in string) string {
 		w, err = xz.NewWriter(&buf)
 	}
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if _, err := io.WriteString(w, in); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := w.Close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return buf.String()
 }
@@ -65,7 +66,7 @@ func outline(in string, skip bool) ([]string, error) {
 	var segments []*Segment
 	for {
 		s, r, err := i.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			for n, s := range segments {
 				lines[n] = fmt.Sprintf("%d+%d %s%s", s.Offset, s.Size, s.Compression, lines[n])
 			}
@@ -137,7 +138,7 @@ func TestInitrd(t *testing.T) {
 func TestInitrdRefuses(t *testing.T) {
 	t.Parallel()
 	a := archive(t, "a")
-	za := compress(t, "zstd", a)
+	za, gz, xzA := compress(t, "zstd", a), compress(t, "gzip", a), compress(t, "xz", a)
 	damaged := []byte(compress(t, "gzip", a))
 	damaged[len(damaged)-6] ^= 1
 	tests := []struct{ name, in, want string }{
@@ -149,6 +150,10 @@ func TestInitrdRefuses(t *testing.T) {
 		{"empty stream", compress(t, "gzip", ""), "holds no archive"},
 		{"no cpio within", compress(t, "gzip", "squashfs"), "junk"},
 		{"cut", za[:len(za)-3], "unexpected EOF"},
+		{"cut gzip", gz[:len(gz)-3], "unexpected EOF"},
+		{"cut gzip between", gz[:len(gz)-8], "unexpected EOF"},
+		{"cut xz", xzA[:len(xzA)-3], "unexpected EOF"},
+		{"cut xz between", xzA[:len(xzA)-12], "unexpected EOF"},
 		{"wrong checksum", string(damaged), "checksum"},
 		{"lz4", "\x02\x21\x4c\x18" + a, "lz4 stream at byte 0: this format is not read here"},
 		{"window too large", "\x28\xb5\x2f\xfd\x00\xa0\x01\x00\x00", "window size"},

@@ -63,7 +63,7 @@ func (w *Writer) File(name string, perm uint32, size int64, r io.Reader) error {
 	var more [1]byte
 	if _, err := io.ReadFull(r, more[:]); err == nil {
 		return w.fail("file", name, fmt.Errorf("is longer than the announced %d bytes", size))
-	} else if err != io.EOF {
+	} else if !errors.Is(err, io.EOF) {
 		return w.fail("file", name, err)
 	}
 	return w.pad("file", name)

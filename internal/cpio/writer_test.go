@@ -17,8 +17,8 @@ type entry struct {
 }
 
 // sample writes one entry of every kind that Writer knows.
-func sample(t testing.TB, w *Writer) {
-	t.Helper()
+func sample(tb testing.TB, w *Writer) {
+	tb.Helper()
 	for _, err := range []error{
 		w.Dir("dev", 0o755),
 		w.Device("dev/console", TypeChar|0o600, 5, 1),
@@ -31,7 +31,7 @@ func sample(t testing.TB, w *Writer) {
 		w.Close(),
 	} {
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 }
@@ -40,7 +40,7 @@ func readAll(r *Reader) ([]entry, error) {
 	var all []entry
 	for {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return all, nil
 		}
 		if err != nil {

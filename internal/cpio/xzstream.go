@@ -1,9 +1,13 @@
 package cpio
 
 import (
+	"errors"
 	"io"
 
 	"github.com/ulikunitz/xz"
+	"github.com/ulikunitz/xz/lzma"
+
+	"xnodeos.org/internal/xzhead"
 )
 
 // xzStream reads exactly one xz stream from an input.
@@ -13,7 +17,14 @@ type xzStream struct {
 }
 
 func newXZStream(in *input) (io.Reader, error) {
-	r, err := xz.ReaderConfig{DictCap: maxWindow, SingleStream: true}.NewReader(in)
+	head, err := in.r.Peek(xzhead.Size)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	if err := xzhead.Check(head, maxWindow); err != nil {
+		return nil, err
+	}
+	r, err := xz.ReaderConfig{DictCap: lzma.MinDictCap, SingleStream: true}.NewReader(in)
 	return &xzStream{in, r}, err
 }
 

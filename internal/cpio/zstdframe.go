@@ -39,9 +39,9 @@ func (f *zstdFrame) Read(p []byte) (int, error) {
 	}
 	n, err := f.in.Read(p[:min(int64(len(p)), f.body)])
 	f.body -= int64(n)
-	if err == io.EOF && f.body > 0 {
+	if errors.Is(err, io.EOF) && f.body > 0 {
 		err = io.ErrUnexpectedEOF
-	} else if err == io.EOF {
+	} else if errors.Is(err, io.EOF) {
 		err = nil
 	}
 	return n, err
@@ -111,7 +111,7 @@ func (f *zstdFrame) take(n int) error {
 	start := len(f.pending)
 	f.pending = append(f.pending, make([]byte, n)...)
 	_, err := io.ReadFull(f.in, f.pending[start:])
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	return err

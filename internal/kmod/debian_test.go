@@ -20,32 +20,32 @@ var update = flag.Bool("update", false, "write golden files anew")
 
 // debian returns the index files of Debian 12's kernel 6.1.0-56-amd64 as
 // depmod left them: 4023 modules, 26222 aliases.
-func debian(t testing.TB) fstest.MapFS {
-	t.Helper()
+func debian(tb testing.TB) fstest.MapFS {
+	tb.Helper()
 	files := fstest.MapFS{}
 	for _, name := range []string{"modules.dep", "modules.alias", "modules.softdep", "modules.builtin"} {
 		packed, err := os.ReadFile(filepath.Join("testdata", "debian-6.1", name+".xz"))
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		r, err := xz.NewReader(bytes.NewReader(packed))
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		data, err := io.ReadAll(r)
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		files[name] = &fstest.MapFile{Data: data}
 	}
 	return files
 }
 
-func debianIndex(t testing.TB) *Index {
-	t.Helper()
-	x, err := Open(debian(t))
+func debianIndex(tb testing.TB) *Index {
+	tb.Helper()
+	x, err := Open(debian(tb))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return x
 }

@@ -10,8 +10,8 @@ import (
 
 // module makes the smallest file that depmod and debug/elf take for a kernel
 // module: a relocatable ELF file whose only content is .modinfo.
-func module(t testing.TB, fields ...string) []byte {
-	t.Helper()
+func module(tb testing.TB, fields ...string) []byte {
+	tb.Helper()
 	modinfo := strings.Join(fields, "\x00") + "\x00"
 	names := "\x00.modinfo\x00.symtab\x00.strtab\x00.shstrtab\x00"
 	at := func(name string) uint32 { return uint32(strings.Index(names, "\x00"+name+"\x00") + 1) }
@@ -38,7 +38,7 @@ func module(t testing.TB, fields ...string) []byte {
 	var out bytes.Buffer
 	for _, part := range []any{h, body.Bytes(), sections} {
 		if err := binary.Write(&out, binary.LittleEndian, part); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	return out.Bytes()

@@ -12,6 +12,9 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
+	"github.com/ulikunitz/xz/lzma"
+
+	"xnodeos.org/internal/xzhead"
 )
 
 // MaxModuleSize bounds a module's file, compressed or not.
@@ -46,8 +49,10 @@ func decompress(file string, data []byte) ([]byte, error) {
 		}
 		return readBounded(r)
 	case ".xz":
-		// The dictionary is what costs memory before a byte is known to be good.
-		r, err := xz.ReaderConfig{DictCap: MaxModuleSize}.NewReader(in)
+		if err := xzhead.Check(data[:min(len(data), xzhead.Size)], MaxModuleSize); err != nil {
+			return nil, err
+		}
+		r, err := xz.ReaderConfig{DictCap: lzma.MinDictCap}.NewReader(in)
 		if err != nil {
 			return nil, err
 		}

@@ -12,8 +12,8 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-func compressed(t testing.TB, ext string, data []byte) []byte {
-	t.Helper()
+func compressed(tb testing.TB, ext string, data []byte) []byte {
+	tb.Helper()
 	var buf bytes.Buffer
 	var w io.WriteCloser
 	var err error
@@ -28,13 +28,13 @@ func compressed(t testing.TB, ext string, data []byte) []byte {
 		w, err = zstd.NewWriter(&buf)
 	}
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if _, err := w.Write(data); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := w.Close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return buf.Bytes()
 }

@@ -55,11 +55,11 @@ softdep odd a b
 	someBuiltin = "kernel/inside.ko\nkernel/fs/ext-4.ko\n"
 )
 
-func open(t testing.TB, dep, alias, softdep, builtin string) *Index {
-	t.Helper()
+func open(tb testing.TB, dep, alias, softdep, builtin string) *Index {
+	tb.Helper()
 	x, err := Open(tree(dep, alias, softdep, builtin))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return x
 }

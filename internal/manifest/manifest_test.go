@@ -15,16 +15,16 @@ import (
 var update = flag.Bool("update", false, "write golden files anew")
 
 // example is the manifest of testdata/manifest.json and of docs/formats.md.
-func example(t testing.TB) *Manifest {
-	t.Helper()
+func example(tb testing.TB) *Manifest {
+	tb.Helper()
 	payload, err := HashPayload("system.squashfs", bytes.NewReader(make([]byte, ChunkSize+4096)))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	file := func(name string) File {
 		f, err := HashFile(name, strings.NewReader("the bytes of "+name))
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		return f
 	}

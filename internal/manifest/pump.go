@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"context"
+	"errors"
 	"hash"
 	"io"
 	"runtime"
@@ -77,7 +78,7 @@ func (p *pipe) read(ctx context.Context, r io.Reader) error {
 		if n > 0 {
 			p.hand(index, buf[:n])
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
@@ -127,7 +128,7 @@ func fill(ctx context.Context, r io.Reader, buf []byte) (int, error) {
 		}
 		m, err := io.ReadFull(r, buf[n:min(n+1<<20, len(buf))])
 		n += m
-		if err == io.ErrUnexpectedEOF {
+		if errors.Is(err, io.ErrUnexpectedEOF) {
 			err = io.EOF
 		}
 		if err != nil {

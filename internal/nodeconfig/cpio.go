@@ -72,7 +72,7 @@ func ReadCPIO(r io.Reader) (*Config, error) {
 	sums, total := "", int64(0)
 	for {
 		h, err := in.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -15,11 +15,11 @@ import (
 	"xnodeos.org/internal/cpio"
 )
 
-func pack(t testing.TB, c *Config) []byte {
-	t.Helper()
+func pack(tb testing.TB, c *Config) []byte {
+	tb.Helper()
 	var buf bytes.Buffer
 	if err := c.WriteCPIO(&buf); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return buf.Bytes()
 }

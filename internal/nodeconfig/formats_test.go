@@ -2,6 +2,7 @@ package nodeconfig
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -27,7 +28,7 @@ func TestFormats(t *testing.T) {
 	in := cpio.NewReader(bytes.NewReader(pack(t, c)))
 	for {
 		h, err := in.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/crypto/ssh"
+
+	"xnodeos.org/internal/trust"
 )
 
 func validateAuthorizedKeys(data []byte) error {
@@ -28,62 +30,10 @@ func validateAuthorizedKeys(data []byte) error {
 	return err
 }
 
-// validateAllowedSigners wants what the node will accept later: see "ALLOWED
-// SIGNERS" in ssh-keygen(1), with ed25519 keys only and without certificates.
+// validateAllowedSigners wants what the node will read it with.
 func validateAllowedSigners(data []byte) error {
-	keys := 0
-	err := eachLine(data, 0, func(line string) error {
-		if strings.HasPrefix(line, "#") {
-			return nil
-		}
-		keys++
-		rest, ok := cutPrincipals(line)
-		if !ok {
-			return errors.New("want principals [options] ssh-ed25519 base64 [comment]")
-		}
-		key, _, options, _, err := ssh.ParseAuthorizedKey([]byte(rest))
-		if err != nil {
-			return errors.New("no ssh public key after the principals: want principals [options] ssh-ed25519 base64 [comment]")
-		}
-		if key.Type() != ssh.KeyAlgoED25519 {
-			return fmt.Errorf("key of type %q; only %q is allowed", key.Type(), ssh.KeyAlgoED25519)
-		}
-		return checkSignerOptions(options)
-	})
-	if err == nil && keys == 0 {
-		err = errors.New("it has no key; add one or remove the file")
-	}
+	_, err := trust.Parse(data)
 	return err
-}
-
-func checkSignerOptions(options []string) error {
-	for _, option := range options {
-		name, value, _ := strings.Cut(option, "=")
-		switch strings.ToLower(name) {
-		case "cert-authority":
-			return errors.New("cert-authority is refused: only plain keys are trusted; list the signer's own key")
-		case "namespaces", "valid-after", "valid-before":
-			if len(strings.Trim(value, `"`)) == 0 {
-				return fmt.Errorf("option %q has no value", name)
-			}
-		default:
-			return fmt.Errorf("unknown option %q; allowed are namespaces=, valid-after= and valid-before=", name)
-		}
-	}
-	return nil
-}
-
-// cutPrincipals takes the first field, which may be quoted, off a line.
-func cutPrincipals(line string) (rest string, ok bool) {
-	if quoted, isQuoted := strings.CutPrefix(line, `"`); isQuoted {
-		principals, rest, ok := strings.Cut(quoted, `"`)
-		return strings.TrimLeft(rest, " \t"), ok && principals != "" && rest != ""
-	}
-	end := strings.IndexAny(line, " \t")
-	if end < 0 {
-		return "", false
-	}
-	return strings.TrimLeft(line[end:], " \t"), true
 }
 
 // hostKey parses a private host key. No error shows a byte of it.

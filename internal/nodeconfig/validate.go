@@ -160,9 +160,9 @@ func validateNixKeys(data []byte) error {
 	})
 }
 
-// eachLine calls do for every line that is not blank, and wants at least min
-// of them. Errors get the number of the line.
-func eachLine(data []byte, min int, do func(line string) error) error {
+// eachLine calls do for every line that is not blank, and wants at least
+// so many of them. Errors get the number of the line.
+func eachLine(data []byte, least int, do func(line string) error) error {
 	if !utf8.Valid(data) || bytes.IndexByte(data, 0) >= 0 {
 		return errors.New("not a text file in UTF-8")
 	}
@@ -178,7 +178,7 @@ func eachLine(data []byte, min int, do func(line string) error) error {
 			return fmt.Errorf("line %d: %w", number, err)
 		}
 	}
-	if found < min {
+	if found < least {
 		return errors.New("it is empty; fill it or remove the file")
 	}
 	return nil
