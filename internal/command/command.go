@@ -57,6 +57,10 @@ type Cmd struct {
 	// Foreground keeps the program in our process group, so that it can read
 	// the terminal; only the program itself is then signalled, not what it started.
 	Foreground bool
+	// DieWithUs has the kernel kill the program when we die, however. Linux
+	// looks at the thread that started it: hold that one with
+	// runtime.LockOSThread until Wait returns.
+	DieWithUs bool
 
 	Package string // the Debian package that brings the program, for the error when it is missing
 	Flag    string // the flag that names another program file, for the same error
@@ -168,6 +172,9 @@ func Start(ctx context.Context, c Cmd) (*Process, error) {
 	cmd.Stdout = p.output(lock, c.Stdout, c.StdoutLine, nil)
 	cmd.Stderr = p.output(lock, c.Stderr, c.StderrLine, p.tail)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: !c.Foreground}
+	if c.DieWithUs {
+		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	}
 	cmd.WaitDelay = c.Grace
 	if c.Grace == 0 {
 		cmd.WaitDelay = defaultGrace
