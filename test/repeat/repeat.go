@@ -112,7 +112,7 @@ func asAnotherUser(words []string, home string) ([]string, error) {
 }
 
 // derived are the parts of the cache that a build must be able to make anew.
-var derived = []string{"payload", "closure"}
+var derived = []string{"payload", "closure", "initrd"}
 
 // seedCache makes a cache with the packages of an existing one: linked, or
 // copied for another user, who may not be able to follow the link.

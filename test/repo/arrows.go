@@ -95,14 +95,6 @@ var arrows = []arrow{
 		},
 	},
 	{
-		rule:   "programs are started by internal/command, machines by internal/vm",
-		reason: "one place that ends what it started, with all its children, and says what went wrong",
-		wrong: func(from, to string) bool {
-			return to == "os/exec" && !within(from, "test") &&
-				!slices.Contains([]string{"internal/command", "internal/vm", "internal/testkit"}, from)
-		},
-	},
-	{
 		rule:   "internal/ imports only internal/ and libraries",
 		reason: "internal/ holds leaves that two components share; a leaf that knows a component cannot be shared",
 		tests:  true,
