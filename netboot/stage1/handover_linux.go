@@ -38,6 +38,9 @@ func buildRoot(modules *Modules, path string) error {
 			return err
 		}
 	}
+	if err := os.Symlink(registrationTarget, registrationLink); err != nil {
+		return fmt.Errorf("make new root: %w", err)
+	}
 	return nil
 }
 

@@ -237,6 +237,9 @@ func TestVolumes(t *testing.T) {
 		if diff := cmp.Diff([]Volume{{"/dev/sr0", VolumeISO, MediumLabel}}, v.Of(VolumeISO)); diff != "" {
 			t.Errorf("ISO volumes, -want +got:\n%s", diff)
 		}
+		if diff := cmp.Diff([]string{"/dev/vda1: no volume XNODEOS", "/dev/vda: no volume XNODEOS"}, v.Report()); diff != "" {
+			t.Errorf("Report, -want +got:\n%s", diff)
+		}
 		cancel()
 		synctest.Wait()
 		if diff := cmp.Diff(map[string]int{"/dev/sr0": 3, "/dev/vda": 1, "/dev/vda1": 1}, opens); diff != "" {

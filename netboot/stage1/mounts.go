@@ -47,7 +47,8 @@ func earlyMounts() []mountOp {
 // Places of the store's layers, as on NixOS live media. They stay visible below
 // the new root, so that what the overlay holds on to has a name.
 const (
-	storeLower = newRoot + "/nix/.ro-store"
+	payloadDir = newRoot + "/nix/.ro-store" // the payload's root
+	storeLower = payloadDir + "/store"
 	storeRW    = newRoot + "/nix/.rw-store"
 	storeUpper = storeRW + "/store"
 	storeWork  = storeRW + "/work"
@@ -60,14 +61,21 @@ const (
 func rootMounts(device string) []rootStep {
 	return []rootStep{
 		{Mount: mountOp{"tmpfs", newRoot, "tmpfs", nil, "mode=0755,size=50%"}},
-		{Dirs: []string{storeLower, storeRW, storeDir},
-			Mount: mountOp{device, storeLower, "squashfs", []mountFlag{flagReadOnly, flagNoDev}, ""}},
+		{Dirs: []string{payloadDir, storeRW, storeDir},
+			Mount: mountOp{device, payloadDir, "squashfs", []mountFlag{flagReadOnly, flagNoDev}, ""}},
 		{Mount: mountOp{"tmpfs", storeRW, "tmpfs", []mountFlag{flagNoDev}, "mode=0755,size=50%"}},
 		{Dirs: []string{storeUpper, storeWork},
 			Mount: mountOp{"overlay", storeDir, "overlay", []mountFlag{flagNoDev},
 				"lowerdir=" + storeLower + ",upperdir=" + storeUpper + ",workdir=" + storeWork}},
 	}
 }
+
+// registration is the payload's list of store paths, outside the store, where
+// the system finds it: the link's place in the new root, and where it leads.
+const (
+	registrationLink   = newRoot + "/nix-path-registration"
+	registrationTarget = "nix/.ro-store/nix-path-registration"
+)
 
 // rootStep makes folders, then mounts.
 type rootStep struct {

@@ -3,6 +3,7 @@ package stage1
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -80,6 +81,21 @@ func PlanNetwork(cmdline []string, config *nodeconfig.Config) (NetworkPlan, []st
 		}
 	}
 	return plan, notes
+}
+
+// withHostname gives the config the hostname of an ip= word: one of the command
+// line wins over the config, one of its own network file fills a gap.
+func withHostname(c *nodeconfig.Config, plan NetworkPlan, fromCmdline bool) *nodeconfig.Config {
+	i := slices.IndexFunc(plan.Rules, func(r nodeconfig.Interface) bool { return r.Hostname != "" })
+	if i < 0 || !fromCmdline && c.Hostname() != "" {
+		return c
+	}
+	files := maps.Clone(c.Files)
+	if files == nil {
+		files = map[string][]byte{}
+	}
+	files["hostname"] = []byte(plan.Rules[i].Hostname + "\n")
+	return &nodeconfig.Config{Files: files}
 }
 
 // dhcpRule is what a card without words does.

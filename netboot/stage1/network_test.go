@@ -76,6 +76,32 @@ func TestPlanNetwork(t *testing.T) {
 	}
 }
 
+func TestWithHostname(t *testing.T) {
+	t.Parallel()
+	named := &nodeconfig.Config{Files: map[string][]byte{"hostname": []byte("file\n")}}
+	plan, _ := PlanNetwork([]string{"ip=dhcp", "ip=10.0.0.2::10.0.0.1:24:word:eth0:none"}, nil)
+	tests := []struct {
+		name        string
+		config      *nodeconfig.Config
+		plan        NetworkPlan
+		fromCmdline bool
+		want        string
+	}{
+		{"command line wins", named, plan, true, "word"},
+		{"file wins over its own word", named, plan, false, "file"},
+		{"word fills the gap", &nodeconfig.Config{}, plan, false, "word"},
+		{"no word", named, NetworkPlan{}, true, "file"},
+	}
+	for _, tt := range tests {
+		if got := withHostname(tt.config, tt.plan, tt.fromCmdline).Hostname(); got != tt.want {
+			t.Errorf("%s: hostname %q; want %q", tt.name, got, tt.want)
+		}
+	}
+	if named.Hostname() != "file" {
+		t.Error("the given config was changed")
+	}
+}
+
 func TestAssign(t *testing.T) {
 	t.Parallel()
 	a, b := "52:54:00:00:00:0a", "52:54:00:00:00:0b"

@@ -200,7 +200,7 @@ func (s *stage) startConfig(ctx context.Context, embedded *nodeconfig.Config) <-
 			volume, notes := s.configVolume(ctx)
 			merged, more := nodeconfig.Merge(embedded, nil, volume)
 			plan, last := PlanNetwork(s.options.Network, merged)
-			set = settings{merged, plan}
+			set = settings{withHostname(merged, plan, len(s.options.Network) > 0), plan}
 			s.note(slices.Concat(notes, more, last)...)
 			return nil
 		})

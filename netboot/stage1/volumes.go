@@ -171,13 +171,15 @@ func (v *Volumes) Idle() bool {
 	return true
 }
 
-// Report says of each device what was seen, for the error that nothing was found.
+// Report says of each device without a medium of ours what was seen, for the
+// error that nothing was found.
 func (v *Volumes) Report() []string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	var lines []string
 	for name, l := range v.seen {
 		switch {
+		case slices.ContainsFunc(v.found, func(o Volume) bool { return o.Device == "/dev/"+name && o.Kind == VolumeISO }):
 		case l.err != nil:
 			lines = append(lines, fmt.Sprintf("/dev/%s: %v", name, l.err))
 		case l.busy:
