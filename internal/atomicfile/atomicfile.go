@@ -46,6 +46,7 @@ type File struct {
 	path, temp string
 	file       *os.File
 	want       int64
+	fresh      bool // the name must be free
 	done       bool
 }
 
@@ -160,8 +161,12 @@ func (f *File) finish() error {
 }
 
 func (f *File) publish() error {
-	if err := os.Rename(f.temp, f.path); err != nil {
-		return errors.Join(f.explain("write", renameCause(err)), f.Abort())
+	if err := f.rename(); err != nil {
+		cause := f.explain("write", renameCause(err))
+		if f.fresh && errors.Is(err, fs.ErrExist) {
+			cause = taken(f.path)
+		}
+		return errors.Join(cause, f.Abort())
 	}
 	f.done = true
 	return nil
