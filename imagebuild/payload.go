@@ -15,9 +15,13 @@ import (
 	"xnodeos.org/internal/nix"
 )
 
-// registrationName is the file beside the store paths that the booted system
-// feeds to nix-store --load-db, as NixOS's own live media have it.
-const registrationName = "nix-path-registration"
+// Names in the payload's root: the content of /nix/store, and beside it what
+// the booted system feeds to nix-store --load-db. Inside the store it would be
+// garbage to every nix-store --gc.
+const (
+	payloadStore        = "store"
+	payloadRegistration = "nix-path-registration"
+)
 
 // cachedPayload returns the closure as a squashfs file in the cache, made now
 // if it is not there or no longer whole, and its hashes.
@@ -73,9 +77,13 @@ func (p *Plan) writePayload(ctx context.Context, file string, progress Progress)
 	if err := nix.WriteRegistration(&registration, p.in.Closure); err != nil {
 		return err
 	}
-	src := squashfs.Source{{Name: registrationName, Data: registration.Bytes()}}
+	store := squashfs.Source{}
 	for _, info := range p.in.Closure {
-		src = append(src, squashfs.Entry{Name: filepath.Base(info.Path), Path: p.in.Store.Physical(info.Path)})
+		store = append(store, squashfs.Entry{Name: filepath.Base(info.Path), Path: p.in.Store.Physical(info.Path)})
+	}
+	src := squashfs.Source{
+		{Name: payloadStore, Folder: store},
+		{Name: payloadRegistration, Data: registration.Bytes()},
 	}
 	out, err := atomicfile.Create(file, 0o666)
 	if err != nil {

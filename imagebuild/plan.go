@@ -25,7 +25,7 @@ const maxCmdline = 2047
 // Revisions name what the writers do; they are part of the cache keys, and
 // grow whenever the same input gives other bytes.
 const (
-	payloadRevision = "payload-1"
+	payloadRevision = "payload-2"
 	initrdRevision  = "initrd-1"
 )
 

@@ -31,7 +31,7 @@ func TestRefusals(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		spoil  func(*testing.T, nix.Store) // before Load
-		change func(*Inputs, *Options)                        // before NewPlan
+		change func(*Inputs, *Options)     // before NewPlan
 		want   []string
 	}{
 		{name: "no boot.json", spoil: write(testkit.ToySystem+"/boot.json", ""), want: []string{"boot.json", "boot.bootspec.enable"}},

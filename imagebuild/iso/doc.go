@@ -9,11 +9,12 @@
 //
 // It neither makes the files (squashfs, initrd, loader configuration) nor
 // judges their content, and writes no Joliet.
-//
-// Limits of the loaders that a caller must keep: a kernel command line is at
-// most 2047 bytes (Linux, x86), and isolinux reads lines of isolinux.cfg up to
-// that length too.
 package iso
+
+// MaxCommandLine is the longest kernel command line, in bytes, that both
+// loaders hand over whole: Linux on x86 takes 2047, and the loaders put their
+// own words (BOOT_IMAGE=, initrd=) before it.
+const MaxCommandLine = 2000
 
 const (
 	sector = 2048

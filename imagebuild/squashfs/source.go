@@ -12,15 +12,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Source lists what lies in the root folder of the image. Its order does not
-// matter.
+// Source lists what lies in a folder of the image, the root first. Its order
+// does not matter.
 type Source []Entry
 
-// Entry is one name in the root folder: a path of the host, or a file that is
-// given in memory.
+// Entry is one name in a folder: a path of the host, or a file or folder that
+// is given in memory.
 type Entry struct {
-	// Name is the entry's name in the image's root: one path component.
+	// Name is the entry's name: one path component.
 	Name string
+	// Folder is what lies in a folder that no path of the host stands for; nil
+	// means that the entry is not one.
+	Folder Source
 	// Path is the file, symbolic link or folder on the host that becomes the
 	// entry; a folder is taken with all that is below it. A symbolic link is
 	// stored, not followed.

@@ -26,26 +26,16 @@ type tree struct {
 // walk reads the names, types and sizes of everything in src.
 func walk(ctx context.Context, src Source, workers int) (*tree, error) {
 	t := &tree{root: &node{kind: typeDir, perm: rootPerm, number: 1}, nodes: 1, sizes: map[int64]int{}}
-	for _, e := range src {
-		n, err := e.node(t.root)
-		if err != nil {
-			return nil, err
-		}
-		t.root.children = append(t.root.children, n)
+	if err := t.root.take(src); err != nil {
+		return nil, err
 	}
-	slices.SortFunc(t.root.children, func(a, b *node) int { return strings.Compare(a.name, b.name) })
-	for i, n := range t.root.children {
-		if i > 0 && n.name == t.root.children[i-1].name {
-			return nil, fmt.Errorf("two entries of the source are named %q", n.name)
-		}
-	}
-	for level := t.root.folders(nil); len(level) > 0; {
+	for level := t.root.unlisted(nil); len(level) > 0; {
 		if err := listAll(ctx, level, workers); err != nil {
 			return nil, err
 		}
 		var below []*node
 		for _, dir := range level {
-			below = dir.folders(below)
+			below = dir.unlisted(below)
 		}
 		level = below
 	}
@@ -53,12 +43,34 @@ func walk(ctx context.Context, src Source, workers int) (*tree, error) {
 	return t, nil
 }
 
-// node returns what e becomes in the root folder.
-func (e Entry) node(root *node) (*node, error) {
+// take makes the entries of src the children of n.
+func (n *node) take(src Source) error {
+	for _, e := range src {
+		c, err := e.node(n)
+		if err != nil {
+			return err
+		}
+		n.children = append(n.children, c)
+	}
+	slices.SortFunc(n.children, func(a, b *node) int { return strings.Compare(a.name, b.name) })
+	for i, c := range n.children {
+		if i > 0 && c.name == n.children[i-1].name {
+			return fmt.Errorf("two entries of the source are named %q", c.name)
+		}
+	}
+	return nil
+}
+
+// node returns what e becomes in the folder parent.
+func (e Entry) node(parent *node) (*node, error) {
 	if err := checkName(e.Name); err != nil {
 		return nil, err
 	}
-	n := &node{name: e.Name, parent: root}
+	n := &node{name: e.Name, parent: parent}
+	if e.Folder != nil {
+		n.kind, n.perm, n.inMemory, n.host = typeDir, rootPerm, true, e.Name
+		return n, n.take(e.Folder)
+	}
 	if e.Path != "" {
 		n.host = filepath.Clean(e.Path)
 		return n, n.stat(unix.AT_FDCWD, n.host)
@@ -71,10 +83,14 @@ func (e Entry) node(root *node) (*node, error) {
 	return n, nil
 }
 
-// folders appends the folders in n to list.
-func (n *node) folders(list []*node) []*node {
+// unlisted appends to list the folders in n whose content the host knows.
+func (n *node) unlisted(list []*node) []*node {
 	for _, c := range n.children {
-		if c.kind == typeDir {
+		switch {
+		case c.kind != typeDir:
+		case c.inMemory:
+			list = c.unlisted(list)
+		default:
 			list = append(list, c)
 		}
 	}
