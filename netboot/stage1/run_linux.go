@@ -123,7 +123,10 @@ func (s *stage) begin() error {
 	if err != nil {
 		return stepError("find kernel modules", err, "write the artifact again: kernel and initrd do not belong together")
 	}
-	s.modules = NewModules(index, func(m kmod.Module) error { return kmod.Load(fsys, m) }, s.watch, s.con)
+	words := strings.Fields(string(line))
+	s.modules = NewModules(index, func(m kmod.Module) error {
+		return kmod.LoadWith(fsys, m, kmod.Params(words, m.Name))
+	}, s.watch, s.con)
 	return nil
 }
 
