@@ -123,7 +123,10 @@ func (s *stage) begin() error {
 	if err != nil {
 		return stepError("find kernel modules", err, "write the artifact again: kernel and initrd do not belong together")
 	}
-	words := strings.Fields(string(line))
+	var words []string
+	for _, w := range ParseCmdline(string(line)) {
+		words = append(words, w.String())
+	}
 	s.modules = NewModules(index, func(m kmod.Module) error {
 		return kmod.LoadWith(fsys, m, kmod.Params(words, m.Name))
 	}, s.watch, s.con)
