@@ -35,7 +35,10 @@ func (s *stage) dump() {
 	if links, err := (kernelNet{}).Links(); err == nil {
 		s.con.Sayf("network cards: %v", links)
 	}
-	for _, name := range []string{"/proc/mounts", "/proc/meminfo", "/proc/partitions"} {
+	if memory, err := readMemory(); err == nil {
+		s.con.Sayf("memory: %d MB free of %d MB", memory.Available>>20, memory.Total>>20)
+	}
+	for _, name := range []string{"/proc/mounts", "/proc/partitions"} {
 		data, err := os.ReadFile(name)
 		if err != nil {
 			s.con.Sayf("%v", err)

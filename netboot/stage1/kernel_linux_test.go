@@ -133,7 +133,7 @@ func serveDHCP(t *testing.T, l Link) <-chan string {
 	server := net.IPv4(10, 9, 0, 1)
 	ids := make(chan string, 16)
 	s, err := server4.NewServer(l.Name, &net.UDPAddr{IP: net.IPv4zero, Port: dhcpv4.ServerPort},
-		func(conn net.PacketConn, peer net.Addr, m *dhcpv4.DHCPv4) {
+		func(conn net.PacketConn, _ net.Addr, m *dhcpv4.DHCPv4) {
 			answer := dhcpv4.MessageTypeOffer
 			if m.MessageType() == dhcpv4.MessageTypeRequest {
 				answer = dhcpv4.MessageTypeAck

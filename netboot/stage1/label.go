@@ -80,7 +80,7 @@ func fatLabel(r io.ReaderAt) (string, error) {
 	}
 	root := make([]byte, layout.rootBytes)
 	if err := readAt(r, root, layout.rootOffset); err != nil {
-		return layout.label, nil // a damaged root folder shows when it is mounted
+		return "", err
 	}
 	if label := fatRootLabel(root); label != "" {
 		return label, nil
