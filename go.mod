@@ -2,6 +2,11 @@ module xnodeos.org
 
 go 1.26.0
 
+ignore (
+	./build
+	./out
+)
+
 require (
 	github.com/BurntSushi/toml v1.6.0
 	github.com/diskfs/go-diskfs v1.9.4
