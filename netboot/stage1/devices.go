@@ -89,7 +89,9 @@ func (d *Devices) Run(ctx context.Context, names ...string) {
 			busy++
 			wait = rescanFirst
 			go func() {
-				d.do(j)
+				if err := guard(func() error { return d.do(j) }); err != nil {
+					d.modules.con.Sayf("%v", err)
+				}
 				done <- struct{}{}
 			}()
 		}
@@ -105,14 +107,12 @@ func (d *Devices) Run(ctx context.Context, names ...string) {
 	}
 }
 
-func (d *Devices) do(j job) {
-	if j.alias != "" {
-		d.modules.Alias(j.alias)
-		return
+func (d *Devices) do(j job) error {
+	if j.alias == "" {
+		return d.modules.Load(j.names...)
 	}
-	if err := d.modules.Load(j.names...); err != nil {
-		d.modules.con.Sayf("%v", err)
-	}
+	d.modules.Alias(j.alias)
+	return nil
 }
 
 // scan queues what was not looked at yet.

@@ -21,8 +21,10 @@ import (
 // Bounds of the waits on the main path. None of them is reached on a machine
 // whose devices answer.
 const (
-	// configWait bounds the wait for a volume XNODE-CFG.
+	// configWait bounds the wait for a volume XNODE-CFG, configRead the time that
+	// reading it may take in addition.
 	configWait = 15 * time.Second
+	configRead = 30 * time.Second
 	// dhcpWait is how long a hand-over with a local payload is held up by a
 	// server that has not answered: only the boot record wants to know the
 	// address, and the system asks again anyway.
@@ -47,7 +49,6 @@ type stage struct {
 	modules *Modules
 	devices *Devices
 	volumes *Volumes
-	network *Network
 
 	stop context.CancelFunc // ends all background work
 	jobs sync.WaitGroup
@@ -84,15 +85,13 @@ func (s *stage) boot(ctx context.Context) error {
 	work, cancel := context.WithCancel(ctx)
 	s.stop = cancel
 	defer cancel()
-	if err := s.startDevices(work); err != nil {
-		return err
-	}
-	settings := s.startConfig(work, embedded)
+	s.startDevices(work)
+	config := s.startConfig(work, embedded)
 	payload, err := s.search(want).run(work)
 	if err != nil {
 		return err
 	}
-	return s.handOver(ctx, payload, settings)
+	return s.handOver(ctx, payload, func() settings { return s.awaitConfig(config, embedded) })
 }
 
 // begin makes the machine visible and reads what it was told.
@@ -111,20 +110,27 @@ func (s *stage) begin() error {
 	if err != nil {
 		return stepError("read command line", err, "")
 	}
+	words := ParseCmdline(string(line))
 	var notes []string
-	s.options, notes = ParseOptions(ParseCmdline(string(line)))
+	s.options, notes = ParseOptions(words)
 	if s.options.Debug {
 		s.con.Verbose()
 	}
 	s.con.Sayf("first stage on Linux %s", release)
 	s.note(notes...)
+	return s.openModules(release, words)
+}
+
+// openModules reads what the initramfs has for this kernel. The command line's
+// "module.parameter=value" is handed on, as modprobe does.
+func (s *stage) openModules(release string, cmdline []Word) error {
 	fsys := os.DirFS(filepath.Join("/lib/modules", release))
 	index, err := kmod.Open(fsys)
 	if err != nil {
 		return stepError("find kernel modules", err, "write the artifact again: kernel and initrd do not belong together")
 	}
 	var words []string
-	for _, w := range ParseCmdline(string(line)) {
+	for _, w := range cmdline {
 		words = append(words, w.String())
 	}
 	s.modules = NewModules(index, func(m kmod.Module) error {
@@ -163,7 +169,7 @@ func (s *stage) manifestWord() (wantedManifest, error) {
 }
 
 // startDevices begins to load drivers and to look at disks.
-func (s *stage) startDevices(ctx context.Context) error {
+func (s *stage) startDevices(ctx context.Context) {
 	// ext4 and erofs ask for the checksum by a name that no device has.
 	if err := s.modules.Load("crc32c_generic"); err != nil {
 		s.con.Debugf("%v", err)
@@ -175,9 +181,18 @@ func (s *stage) startDevices(ctx context.Context) error {
 	sys := os.DirFS("/sys")
 	s.devices = NewDevices(sys, s.modules, events, uptime, driverLoaders)
 	s.volumes = NewVolumes(sys, openBlock, uptime, s.con)
-	s.jobs.Go(func() { s.devices.Run(ctx, "loop", "squashfs", "overlay", "isofs") })
-	s.jobs.Go(func() { s.volumes.Run(ctx, s.devices.Changed) })
-	return nil
+	s.background("find devices", func() { s.devices.Run(ctx, "loop", "squashfs", "overlay", "isofs") })
+	s.background("look at disks", func() { s.volumes.Run(ctx, s.devices.Changed) })
+}
+
+// background runs f beside the main path until it returns. What goes wrong in it
+// is said; the main path notices by what it misses.
+func (s *stage) background(step string, f func()) {
+	s.jobs.Go(func() {
+		if err := guard(func() error { f(); return nil }); err != nil {
+			s.con.Sayf("error: %v", stepError(step, err, ""))
+		}
+	})
 }
 
 func (s *stage) search(want wantedManifest) *search {
@@ -190,80 +205,9 @@ func (s *stage) search(want wantedManifest) *search {
 	}
 }
 
-// settings is what the node config came to.
-type settings struct {
-	config *nodeconfig.Config
-	plan   NetworkPlan
-}
-
-// startConfig looks for XNODE-CFG, merges the node config and starts the network
-// by it, all beside the search for the payload.
-func (s *stage) startConfig(ctx context.Context, embedded *nodeconfig.Config) <-chan settings {
-	done := make(chan settings, 1)
-	s.jobs.Go(func() {
-		var set settings
-		err := guard(func() error {
-			volume, notes := s.configVolume(ctx)
-			merged, more := nodeconfig.Merge(embedded, nil, volume)
-			plan, last := PlanNetwork(s.options.Network, merged)
-			set = settings{withHostname(merged, plan, len(s.options.Network) > 0), plan}
-			s.note(slices.Concat(notes, more, last)...)
-			return nil
-		})
-		if err != nil {
-			set = settings{config: embedded}
-			s.note(err.Error())
-		}
-		s.network = NewNetwork(kernelNet{}, set.plan, uptime, s.con)
-		done <- set
-		if err := s.modules.Load("af_packet"); err != nil {
-			s.con.Debugf("%v", err)
-		}
-		s.network.Run(ctx, s.devices.Changed)
-	})
-	return done
-}
-
-// configVolume waits until an XNODE-CFG is there, or until all devices are and
-// none of them is one.
-func (s *stage) configVolume(ctx context.Context) (*nodeconfig.Config, []string) {
-	for end := uptime() + configWait; ctx.Err() == nil; {
-		changed := s.volumes.Changed.C()
-		found := s.volumes.Of(VolumeFAT)
-		if len(found) > 0 {
-			return s.readVolumes(found)
-		}
-		if s.devices.Settled() && s.volumes.Idle() || uptime() > end {
-			return nil, nil
-		}
-		pause(ctx, changed, lookPause)
-	}
-	return nil, nil
-}
-
-func (s *stage) readVolumes(found []Volume) (*nodeconfig.Config, []string) {
-	var notes []string
-	for i, v := range found {
-		c, more, err := readConfigVolume(s.modules, v)
-		for _, n := range more {
-			notes = append(notes, fmt.Sprintf("%s on %s: %s", nodeconfig.VolumeLabel, v.Device, n))
-		}
-		if err != nil {
-			notes = append(notes, fmt.Sprintf("%s on %s: %v", nodeconfig.VolumeLabel, v.Device, err))
-			continue
-		}
-		s.con.Sayf("node config from %s on %s: %s", nodeconfig.VolumeLabel, v.Device, strings.Join(c.Names(), ", "))
-		for _, other := range found[i+1:] {
-			notes = append(notes, fmt.Sprintf("%s on %s ignored: there is one on %s", nodeconfig.VolumeLabel, other.Device, v.Device))
-		}
-		return c, notes
-	}
-	return nil, notes
-}
-
 // handOver builds the new root, leaves what the system needs, and becomes its
 // init.
-func (s *stage) handOver(ctx context.Context, payload *Candidate, wait <-chan settings) error {
+func (s *stage) handOver(ctx context.Context, payload *Candidate, config func() settings) error {
 	path := payload.Path
 	if payload.Keep != nil {
 		var err error
@@ -277,9 +221,9 @@ func (s *stage) handOver(ctx context.Context, payload *Candidate, wait <-chan se
 	if err := checkSystem(payload.Manifest); err != nil {
 		return stepError("look at system", err, "write the artifact again")
 	}
-	set := <-wait // bounded by configWait
-	s.awaitNetwork(ctx)
-	s.stopWork()
+	set := config()
+	s.awaitNetwork(ctx, set.network)
+	s.stopWork(set.network)
 	leaves, err := s.leave(payload, set)
 	if err != nil {
 		return stepError("leave node config", err, "")
@@ -295,27 +239,27 @@ func (s *stage) handOver(ctx context.Context, payload *Candidate, wait <-chan se
 
 // awaitNetwork gives the network a short time, until all cards are there and
 // those with a cable have an address.
-func (s *stage) awaitNetwork(ctx context.Context) {
+func (s *stage) awaitNetwork(ctx context.Context, network *Network) {
 	defer s.watch.Begin(PhaseDHCP)()
-	for end := uptime() + dhcpWait; uptime() < end && (!s.devices.Settled() || s.network.Waiting()); {
-		pause(ctx, s.network.Changed.C(), lookPause)
+	for end := uptime() + dhcpWait; uptime() < end && (!s.devices.Settled() || network.Waiting()); {
+		pause(ctx, network.Changed.C(), lookPause)
 	}
 }
 
 // stopWork ends what runs in the background. What sits in a system call is left
 // behind: the hand-over ends it.
-func (s *stage) stopWork() {
+func (s *stage) stopWork(network *Network) {
 	s.stop()
 	if !waitBounded(&s.jobs, stopWait) {
 		s.con.Debugf("some background work did not end in time")
 	}
-	s.network.Down()
+	network.Down()
 }
 
 // leave writes what the system finds below /run, and returns the boot record.
 func (s *stage) leave(payload *Candidate, set settings) (BootRecord, error) {
-	results := s.network.Results()
-	s.note(s.network.Notes()...)
+	results := set.network.Results()
+	s.note(set.network.Notes()...)
 	record := BootRecord{
 		V: 1, Manifest: s.options.Manifest, System: payload.Manifest.System, Label: payload.Manifest.Label,
 		Medium: payload.Medium, Sequence: payload.Manifest.Sequence, Time: payload.Manifest.Time,

@@ -1,0 +1,106 @@
+package stage1
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"xnodeos.org/internal/nodeconfig"
+)
+
+// settings is what the node config came to.
+type settings struct {
+	config  *nodeconfig.Config
+	plan    NetworkPlan
+	network *Network
+}
+
+// startConfig looks for XNODE-CFG, merges the node config and starts the network
+// by it, all beside the search for the payload.
+func (s *stage) startConfig(ctx context.Context, embedded *nodeconfig.Config) <-chan settings {
+	done := make(chan settings, 1)
+	s.background("read node config", func() {
+		var set settings
+		err := guard(func() error {
+			volume, notes := s.configVolume(ctx)
+			merged, more := nodeconfig.Merge(embedded, nil, volume)
+			set = s.settle(merged)
+			s.note(slices.Concat(notes, more)...)
+			return nil
+		})
+		if err != nil {
+			s.note(err.Error())
+			set = s.settle(embedded)
+		}
+		done <- set
+		if err := s.modules.Load("af_packet"); err != nil {
+			s.con.Debugf("%v", err)
+		}
+		set.network.Run(ctx, s.devices.Changed)
+	})
+	return done
+}
+
+// settle plans the network by a node config.
+func (s *stage) settle(config *nodeconfig.Config) settings {
+	plan, notes := PlanNetwork(s.options.Network, config)
+	s.note(notes...)
+	return settings{
+		config:  withHostname(config, plan, len(s.options.Network) > 0),
+		plan:    plan,
+		network: NewNetwork(kernelNet{}, plan, uptime, s.con),
+	}
+}
+
+// awaitConfig takes what startConfig came to. A volume that hangs is given up:
+// the node then comes up with what the image brought.
+func (s *stage) awaitConfig(done <-chan settings, embedded *nodeconfig.Config) settings {
+	timer := time.NewTimer(configWait + configRead)
+	defer timer.Stop()
+	select {
+	case set := <-done:
+		return set
+	case <-timer.C:
+		s.note("the volume " + nodeconfig.VolumeLabel + " does not answer and is ignored")
+		return s.settle(embedded)
+	}
+}
+
+// configVolume waits until an XNODE-CFG is there, or until all devices are and
+// none of them is one.
+func (s *stage) configVolume(ctx context.Context) (*nodeconfig.Config, []string) {
+	for end := uptime() + configWait; ctx.Err() == nil; {
+		changed := s.volumes.Changed.C()
+		found := s.volumes.Of(VolumeFAT)
+		if len(found) > 0 {
+			return s.readVolumes(found)
+		}
+		if s.devices.Settled() && s.volumes.Idle() || uptime() > end {
+			return nil, nil
+		}
+		pause(ctx, changed, lookPause)
+	}
+	return nil, nil
+}
+
+func (s *stage) readVolumes(found []Volume) (*nodeconfig.Config, []string) {
+	var notes []string
+	for i, v := range found {
+		c, more, err := readConfigVolume(s.modules, v)
+		for _, n := range more {
+			notes = append(notes, fmt.Sprintf("%s on %s: %s", nodeconfig.VolumeLabel, v.Device, n))
+		}
+		if err != nil {
+			notes = append(notes, fmt.Sprintf("%s on %s: %v", nodeconfig.VolumeLabel, v.Device, err))
+			continue
+		}
+		s.con.Sayf("node config from %s on %s: %s", nodeconfig.VolumeLabel, v.Device, strings.Join(c.Names(), ", "))
+		for _, other := range found[i+1:] {
+			notes = append(notes, fmt.Sprintf("%s on %s ignored: there is one on %s", nodeconfig.VolumeLabel, other.Device, v.Device))
+		}
+		return c, notes
+	}
+	return nil, notes
+}
