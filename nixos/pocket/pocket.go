@@ -70,7 +70,11 @@ func Build(ctx context.Context, opt Options) (nix.StorePath, nix.Store, error) {
 	if err != nil {
 		return "", nix.Store{}, fmt.Errorf("build pocket system: %w", err)
 	}
-	path, store, err := build(ctx, opt)
+	site, err := chooseStore(opt.Store)
+	if err != nil {
+		return "", nix.Store{}, fmt.Errorf("build pocket system: %w", err)
+	}
+	path, store, err := buildIn(ctx, opt, site)
 	if err != nil {
 		return "", nix.Store{}, fmt.Errorf("build pocket system %q: %w", opt.Label, err)
 	}
@@ -107,11 +111,7 @@ func (opt Options) complete() (Options, error) {
 	return opt, nil
 }
 
-func build(ctx context.Context, opt Options) (nix.StorePath, nix.Store, error) {
-	site, err := chooseStore(opt.Store)
-	if err != nil {
-		return "", nix.Store{}, err
-	}
+func buildIn(ctx context.Context, opt Options, site site) (nix.StorePath, nix.Store, error) {
 	work := filepath.Join(opt.Cache, "pocket")
 	source, err := writeSource(work)
 	if err != nil {

@@ -41,13 +41,17 @@ func chooseStore(dir string) (site, error) {
 	if why := noUserNamespaces("/proc/sys"); why != "" {
 		return site{}, fmt.Errorf("/nix cannot be written and a private store cannot be used (%s); %s", why, remedy)
 	}
+	return privateSite(dir), nil
+}
+
+// privateSite is a store below dir. The sandbox shows it to the builders at
+// /nix/store; they see no folder of the host beside it.
+func privateSite(dir string) site {
 	return site{
 		store: nix.Store{Dir: dir},
 		args:  []string{"--store", dir},
-		// A private store is mounted at /nix/store for the builders, which is
-		// the sandbox's work. It needs no folder of the host.
-		conf: commonConf + "sandbox = true\nsandbox-fallback = false\nsandbox-paths =\n",
-	}, nil
+		conf:  commonConf + "sandbox = true\nsandbox-fallback = false\nsandbox-paths =\n",
+	}
 }
 
 // canWriteNix says whether a store in this folder can be written, or made.

@@ -49,7 +49,6 @@ fi
 old=$(readlink -f /run/current-system)/etc/systemd/system
 new=$system/etc/systemd/system
 active=" $(systemctl list-units --all --plain --no-legend --state=active,activating,reloading 2>/dev/null | awk '{ printf "%s ", $1 }')"
-failedBefore=" $(systemctl list-units --plain --no-legend --state=failed 2>/dev/null | awk '{ printf "%s ", $1 }')"
 is_active() { case "$active" in *" $1 "*) return 0 ;; esac; return 1; }
 
 stop= restart=
@@ -81,6 +80,8 @@ manager=$(readlink -f /run/current-system/systemd)
 say "activating the configuration..."
 "$system/activate" || code=2
 if [ "$manager" = "$(readlink -f "$system/systemd")" ]; then systemctl daemon-reload; else systemctl daemon-reexec; fi
+# what failed before does not count, and what is gone cannot fail any more
+systemctl reset-failed
 
 if [ -n "$restart" ]; then
   say "restarting the following units:$restart"
@@ -92,13 +93,7 @@ systemctl start multi-user.target || true
 # shellcheck disable=SC2046
 systemctl start $(ls "$new/multi-user.target.wants" "$new/sockets.target.wants" 2>/dev/null | sed '/:$/d; /^$/d') || true
 
-failed=
-for unit in $(systemctl list-units --plain --no-legend --state=failed 2>/dev/null | awk '{ print $1 }'); do
-  case "$failedBefore$restart " in
-  *" $unit "*) case " $restart " in *" $unit "*) failed="$failed $unit" ;; esac ;;
-  *) failed="$failed $unit" ;;
-  esac
-done
+failed=$(systemctl list-units --plain --no-legend --state=failed 2>/dev/null | awk '{ printf " %s", $1 }')
 if [ -n "$failed" ]; then
   say "the following units failed:$failed"
   [ "$code" -ne 0 ] || code=4
