@@ -29,10 +29,14 @@ func Inspect(ctx context.Context, path string, progress Progress) (*Report, erro
 		}
 	}
 	report := &Report{Path: path, Problems: []string{}, Parts: []ReportPart{}, NodeConfig: []string{}}
-	if info.IsDir() {
+	switch {
+	case info.IsDir():
 		report.Kind = string(Netboot)
 		err = inspectNetboot(ctx, path, report, progress)
-	} else {
+	case isEFIProgram(path):
+		report.Kind = string(UKI)
+		err = inspectUKI(ctx, path, report)
+	default:
 		report.Kind = string(ISO)
 		err = inspectISO(ctx, path, report, progress)
 	}
@@ -40,6 +44,19 @@ func Inspect(ctx context.Context, path string, progress Progress) (*Report, erro
 		err = ctx.Err()
 	}
 	return report, err
+}
+
+// isEFIProgram looks for the DOS signature that every PE file begins with. An
+// ISO of ours has boot code there.
+func isEFIProgram(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close() //nolint:errcheck // only read
+	var magic [2]byte
+	_, err = io.ReadFull(f, magic[:])
+	return err == nil && string(magic[:]) == "MZ"
 }
 
 // isNetbootFile lets a person name any file of the tree.

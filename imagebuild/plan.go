@@ -123,7 +123,10 @@ func (p *Plan) planLoaders() error {
 			if !ok {
 				return MissingLoader(name, []string{"the loaders given"})
 			}
-			p.Loaders = append(p.Loaders, planFile(name, blob.Data))
+			file := planFile(name, blob.Data)
+			if !slices.Contains(p.Loaders, file) {
+				p.Loaders = append(p.Loaders, file)
+			}
 		}
 	}
 	return nil
@@ -138,6 +141,9 @@ func (p *Plan) planOutputs() {
 			p.Outputs = append(p.Outputs, netbootFolder+"/"+name)
 		}
 	}
+	if slices.Contains(p.opt.Formats, UKI) {
+		p.Outputs = append(p.Outputs, p.ukiName())
+	}
 }
 
 func (p *Plan) isoName() string { return "xnodeos-" + p.Label + "-x86_64.iso" }
@@ -148,8 +154,8 @@ func (p *Plan) checkCmdline() error {
 	if strings.ContainsAny(p.Cmdline, "\n\r\x00") {
 		return fmt.Errorf("kernel parameters %q contain a line break; mend boot.kernelParams", p.Cmdline)
 	}
-	if n := len(cmdlineWithManifest(p.Cmdline, manifest.DigestOf(nil))); n > maxCmdline {
-		return fmt.Errorf("the kernel command line has %d bytes, x86 takes %d; shorten boot.kernelParams", n, maxCmdline)
+	if n := len(ukiCmdline(p.Cmdline, manifest.DigestOf(nil), p.opt.PayloadURLs)); n > maxCmdline {
+		return fmt.Errorf("the kernel command line has %d bytes, x86 takes %d; shorten boot.kernelParams or the payload URLs", n, maxCmdline)
 	}
 	return nil
 }

@@ -8,7 +8,7 @@ import (
 // Report is what Inspect found in an artifact.
 type Report struct {
 	Path       string       `json:"path"`
-	Kind       string       `json:"kind"` // "iso" or "netboot"
+	Kind       string       `json:"kind"` // a Format
 	Size       int64        `json:"size"`
 	Label      string       `json:"label"`
 	System     string       `json:"system"`

@@ -19,10 +19,20 @@ type Format string
 const (
 	ISO     Format = "iso"     // hybrid ISO: BIOS and UEFI, as CD and as disk
 	Netboot Format = "netboot" // folder that any HTTP server can serve
+	UKI     Format = "uki"     // one EFI program with kernel and initrd, no payload
 )
 
-// Formats lists what ParseFormats accepts.
-var formats = []Format{ISO, Netboot}
+// formats is what ParseFormats accepts, in the order of writing.
+var formats = []Format{ISO, Netboot, UKI}
+
+// FormatNames lists the formats for messages and completion.
+func FormatNames() []string {
+	names := make([]string, len(formats))
+	for i, f := range formats {
+		names[i] = string(f)
+	}
+	return names
+}
 
 // ParseFormats reads a list of formats from the command line. Order and
 // repetition do not matter.
@@ -35,32 +45,44 @@ func ParseFormats(words []string) ([]Format, error) {
 	}
 	for _, w := range words {
 		if !slices.Contains(formats, Format(w)) {
-			return nil, fmt.Errorf("format %q is not one of iso, netboot", w)
+			return nil, fmt.Errorf("format %q is not one of %s", w, strings.Join(FormatNames(), ", "))
 		}
 	}
 	if len(picked) == 0 {
-		return nil, fmt.Errorf("no format named; choose from iso, netboot")
+		return nil, errNoFormat()
 	}
 	return picked, nil
+}
+
+func errNoFormat() error {
+	return fmt.Errorf("no format named; choose from %s", strings.Join(FormatNames(), ", "))
 }
 
 // Options are the choices of the person who builds.
 type Options struct {
 	Formats      []Format
-	EmbedPayload bool   // netboot: also write payload.cpio, a second initrd
-	Sequence     uint32 // release number that the manifest names
-	Time         int64  // Unix seconds that the manifest and all files carry
+	EmbedPayload bool     // netboot: also write payload.cpio, a second initrd
+	PayloadURLs  []string // uki: folders to fetch the payload from, in order
+	Sequence     uint32   // release number that the manifest names
+	Time         int64    // Unix seconds that the manifest and all files carry
 }
 
 // Validate says what is wrong with the options.
 func (o Options) Validate() error {
 	switch {
 	case len(o.Formats) == 0:
-		return fmt.Errorf("no format named; choose from iso, netboot")
+		return errNoFormat()
 	case o.EmbedPayload && !slices.Contains(o.Formats, Netboot):
 		return fmt.Errorf("--embed-payload belongs to the netboot tree; add netboot to --format")
 	case o.Time < 0 || o.Time > maxTime:
 		return fmt.Errorf("time %d is outside 0 (1970) to %d (2100)", o.Time, int64(maxTime))
+	case len(o.PayloadURLs) > 0 && !slices.Contains(o.Formats, UKI):
+		return fmt.Errorf("--payload-url belongs to the unified kernel image; add uki to --format")
+	}
+	for _, u := range o.PayloadURLs {
+		if err := checkPayloadURL(u); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -104,6 +126,7 @@ const (
 	blobLdlinux     = "ldlinux.c32"
 	blobIsohdpfx    = "isohdpfx.bin"
 	blobSystemdBoot = "systemd-bootx64.efi"
+	blobStub        = "linuxx64.efi.stub"
 )
 
 // loaderPackages tells which Debian package brings which loader, for the
@@ -113,14 +136,19 @@ var loaderPackages = map[string]string{
 	blobLdlinux:     "syslinux-common",
 	blobIsohdpfx:    "isolinux",
 	blobSystemdBoot: "systemd-boot-efi",
+	blobStub:        "systemd-boot-efi",
 }
 
 // LoaderNames lists the loaders that a format needs.
 func LoaderNames(f Format) []string {
-	if f == ISO {
+	switch f {
+	case ISO:
 		return []string{blobIsohdpfx, blobIsolinux, blobLdlinux, blobSystemdBoot}
+	case UKI:
+		return []string{blobStub}
+	default:
+		return nil
 	}
-	return nil
 }
 
 // MissingLoader is the error for a loader that was not found.

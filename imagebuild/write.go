@@ -70,6 +70,8 @@ func (p *Plan) Write(ctx context.Context, out, cache string, progress Progress) 
 			err = p.writeISO(w, made, progress)
 		case Netboot:
 			err = p.writeNetboot(w, made, progress)
+		case UKI:
+			err = p.writeUKI(w, made, progress)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", format, err)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,6 +25,7 @@ type buildFlags struct {
 	formats    []string
 	nodeConfig string
 	embed      bool
+	urls       []string
 	sequence   uint32
 	time       string
 	store      string
@@ -57,6 +59,7 @@ it is whole.`,
   xnodeos image build --system ./result --out out --node-config node
   xnodeos image build --system .#nixosConfigurations.edge.config.system.build.toplevel --out out
   xnodeos image build --system pocket --out out --format netboot --embed-payload
+  xnodeos image build --system pocket --out out --format uki --payload-url http://boot.example.org/edge
   xnodeos image build --system pocket --plan`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runImageBuild(cmd, f) },
@@ -64,9 +67,10 @@ it is whole.`,
 	fl := cmd.Flags()
 	fl.StringVar(&f.system, "system", "", "system to build from: store path, out-link, flake reference or pocket (required)")
 	fl.StringVar(&f.out, "out", "", "folder for the results, made if needed")
-	fl.StringSliceVar(&f.formats, "format", []string{"iso", "netboot"}, "what to write: iso, netboot")
+	fl.StringSliceVar(&f.formats, "format", []string{"iso", "netboot"}, "what to write: "+strings.Join(imagebuild.FormatNames(), ", "))
 	fl.StringVar(&f.nodeConfig, "node-config", "", "folder with the node config")
 	fl.BoolVar(&f.embed, "embed-payload", false, "netboot: also write payload.cpio, a second initrd with the payload")
+	fl.StringArrayVar(&f.urls, "payload-url", nil, "uki: folder to fetch the payload from; repeat for mirrors")
 	fl.Uint32Var(&f.sequence, "sequence", 0, "release sequence number in the manifest")
 	fl.StringVar(&f.time, "time", "", "Unix time of the build (default: SOURCE_DATE_EPOCH, else 1)")
 	fl.StringVar(&f.store, "store", "", "read /nix/store/... below this folder")
@@ -88,7 +92,7 @@ func completeBuildFlags(cmd *cobra.Command) {
 	dirs := func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return nil, cobra.ShellCompDirectiveFilterDirs
 	}
-	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("format", fixed("iso", "netboot", "iso,netboot")))
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("format", fixed(imagebuild.FormatNames()...)))
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("system", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return []string{"pocket"}, cobra.ShellCompDirectiveDefault
 	}))
@@ -145,7 +149,7 @@ func (f buildFlags) options() (imagebuild.Options, error) {
 	if err != nil {
 		return opt, err
 	}
-	opt = imagebuild.Options{Formats: formats, EmbedPayload: f.embed, Sequence: f.sequence, Time: when}
+	opt = imagebuild.Options{Formats: formats, EmbedPayload: f.embed, PayloadURLs: f.urls, Sequence: f.sequence, Time: when}
 	if err := opt.Validate(); err != nil {
 		return opt, &usageError{err}
 	}
