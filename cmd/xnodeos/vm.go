@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"xnodeos.org/internal/vm"
+)
+
+// vmFlags are the words of `vm run` as the user gave them.
+type vmFlags struct {
+	firmware  string
+	as        string
+	memory    string
+	cpus      int
+	expect    string
+	timeout   time.Duration
+	sshPort   uint16
+	append    string
+	accel     string
+	qemu      string
+	ovmf      string
+	serialLog string
+	dryRun    bool
+	json      bool
+}
+
+func newVMCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "vm",
+		Short: "Try artifacts in a virtual machine",
+		Args:  noArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newVMRunCommand())
+	return cmd
+}
+
+func newVMRunCommand() *cobra.Command {
+	var f vmFlags
+	cmd := &cobra.Command{
+		Use:   "run ARTIFACT",
+		Short: "Boot an artifact in QEMU and show its console",
+		Long: `Boot an artifact in QEMU and show its serial console.
+
+ARTIFACT is an ISO, shown to the machine as optical drive, disk or USB stick, or
+a netboot folder with payload.cpio, whose kernel and initrd QEMU starts itself.
+The artifact is never written to: what the machine writes is thrown away.
+
+Without --expect the machine runs until it powers itself off or you press
+Ctrl-C; a port of this host's loopback leads to its ssh. With --expect it is
+ended as soon as a line of its console contains the text.
+
+KVM is used where a small guest has proved that it works, else QEMU translates
+(TCG), which is several times slower. The console is shown without control
+sequences; --serial-log keeps every byte.
+
+Exit codes: 0 the text was seen, or the machine powered itself off; 1 it was not
+seen, or QEMU failed; 2 wrong usage; 130 cancelled.`,
+		Example: `  xnodeos vm run out/xnodeos-pocket-1-x86_64.iso
+  xnodeos vm run out/xnodeos-pocket-1-x86_64.iso --firmware uefi --as usb --memory 512M
+  xnodeos vm run out/xnodeos-pocket-1-x86_64.iso --expect XNODE-READY --timeout 180s --json
+  xnodeos vm run out/netboot --append ip=dhcp
+  xnodeos vm run out/xnodeos-pocket-1-x86_64.iso --dry-run`,
+		Args: exactArgs("ARTIFACT"),
+		RunE: func(cmd *cobra.Command, args []string) error { return runVM(cmd, args[0], f) },
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.firmware, "firmware", "bios", "bios or uefi")
+	fl.StringVar(&f.as, "as", "", "show an ISO as cd, disk or usb (default cd)")
+	fl.StringVar(&f.memory, "memory", "1G", "memory, as in 384M or 2G")
+	fl.IntVar(&f.cpus, "cpus", 2, "processors")
+	fl.StringVar(&f.expect, "expect", "", "end with success when a console line contains this text")
+	fl.DurationVar(&f.timeout, "timeout", 180*time.Second, "with --expect: give up after this time")
+	fl.Uint16Var(&f.sshPort, "ssh-port", 0, "port of 127.0.0.1 that leads to the machine's ssh (default: a free one)")
+	fl.StringVar(&f.append, "append", "", "netboot folder: more words for the kernel's command line")
+	fl.StringVar(&f.accel, "accel", "auto", "auto, kvm or tcg")
+	fl.StringVar(&f.qemu, "qemu", "qemu-system-x86_64", "QEMU program")
+	fl.StringVar(&f.ovmf, "ovmf", "", "UEFI firmware code; its variables lie beside it (default: search /usr/share)")
+	fl.StringVar(&f.serialLog, "serial-log", "", "also write the console to this file, every byte as it came")
+	fl.BoolVar(&f.dryRun, "dry-run", false, "print the QEMU line for a shell, and start nothing")
+	fl.BoolVar(&f.json, "json", false, "print the result as JSON; the console goes to standard error")
+	completeVMFlags(cmd)
+	return cmd
+}
+
+func completeVMFlags(cmd *cobra.Command) {
+	fixed := func(words ...string) cobra.CompletionFunc {
+		return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return words, cobra.ShellCompDirectiveNoFileComp
+		}
+	}
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("firmware", fixed("bios", "uefi")))
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("as", fixed("cd", "disk", "usb")))
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("accel", fixed("auto", "kvm", "tcg")))
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("expect", fixed("XNODE-READY")))
+}
+
+// check refuses what is wrong in the words alone.
+func (f vmFlags) check() (memoryMiB int, err error) {
+	if f.firmware != "bios" && f.firmware != "uefi" {
+		return 0, usagef("vm run: --firmware is %q; want bios or uefi", f.firmware)
+	}
+	switch f.as {
+	case "", "cd", "disk", "usb":
+	case "netboot", "takeover":
+		return 0, usagef("vm run: --as %s is not there yet; an ISO runs as cd, disk or usb, a netboot folder by its name", f.as)
+	default:
+		return 0, usagef("vm run: --as is %q; want cd, disk or usb", f.as)
+	}
+	if f.accel != "auto" && f.accel != "kvm" && f.accel != "tcg" {
+		return 0, usagef("vm run: --accel is %q; want auto, kvm or tcg", f.accel)
+	}
+	if f.cpus < 1 || f.cpus > 255 {
+		return 0, usagef("vm run: --cpus is %d; want 1 to 255", f.cpus)
+	}
+	if f.timeout <= 0 {
+		return 0, usagef("vm run: --timeout is %v; want more than nothing, as in 180s", f.timeout)
+	}
+	return parseMemory(f.memory)
+}
+
+// parseMemory reads a size in the way of QEMU's -m: MiB unless it says other.
+func parseMemory(s string) (mib int, err error) {
+	m := regexp.MustCompile(`^([1-9][0-9]{0,6})([MmGg]?)(?:i?[Bb])?$`).FindStringSubmatch(s)
+	if m == nil {
+		return 0, usagef("vm run: --memory is %q; want a size as in 384M or 2G", s)
+	}
+	if mib, err = strconv.Atoi(m[1]); err != nil {
+		return 0, usagef("vm run: --memory is %q: %w", s, err)
+	}
+	if strings.EqualFold(m[2], "g") {
+		mib <<= 10
+	}
+	if mib < 16 || mib > 1<<20 {
+		return 0, usagef("vm run: --memory is %q; want 16M to 1024G", s)
+	}
+	return mib, nil
+}
+
+// machineFor turns flags and artifact into a machine, without starting or
+// writing anything but KVM's probe.
+func machineFor(ctx context.Context, f vmFlags, a artifact) (vm.Machine, string, error) {
+	memory, err := f.check()
+	if err != nil {
+		return vm.Machine{}, "", err
+	}
+	m := vm.Machine{
+		QEMU: f.qemu, Firmware: vm.Firmware(f.firmware), MemoryMiB: memory, CPUs: f.cpus,
+		Reboot: vm.KeepOnReboot,
+	}
+	if f.expect != "" {
+		m.Reboot = vm.ExitOnReboot // a node that reboots did not come up
+	}
+	if m.Firmware == vm.UEFI {
+		if m.OVMF, err = vm.FindOVMF("/usr/share", f.ovmf); err != nil {
+			return vm.Machine{}, "", fmt.Errorf("vm run: %w; install the Debian package ovmf, or name the code image with --ovmf", err)
+		}
+	}
+	port := f.sshPort
+	if port == 0 {
+		if port, err = vm.FreePort(ctx); err != nil {
+			return vm.Machine{}, "", fmt.Errorf("vm run: %w", err)
+		}
+	}
+	m.Nets = []vm.Net{{Kind: vm.UserNet, Forwards: []vm.Forward{{Host: port, Guest: 22}}}}
+	reason := "chosen by --accel"
+	if m.Accel, reason, err = f.chooseAccel(ctx, reason); err != nil {
+		return vm.Machine{}, "", fmt.Errorf("vm run: %w", err)
+	}
+	if err := a.attach(&m, f); err != nil {
+		return vm.Machine{}, "", err
+	}
+	return m, reason, nil
+}
+
+func (f vmFlags) chooseAccel(ctx context.Context, reason string) (vm.Accel, string, error) {
+	if f.accel != "auto" {
+		return vm.Accel(f.accel), reason, nil
+	}
+	cache, err := cacheFolder("")
+	if err != nil {
+		cache = "" // no home: probe each time
+	}
+	v, err := vm.Prober{QEMU: f.qemu, CacheDir: cache, Now: time.Now}.Choose(ctx)
+	return v.Accel, v.Reason, err
+}
