@@ -36,6 +36,9 @@ const (
 	// settleTime is how long nothing may have happened; a driver's probe that
 	// runs on its own thread reports within it where it is fast at all.
 	settleTime = 100 * time.Millisecond
+	// settleUSB is the same where there is a USB host: a hub powers its ports,
+	// debounces and resets before anything is heard of what is plugged in.
+	settleUSB = 1500 * time.Millisecond
 	// settleDisks bounds the wait for a USB disk that is known but not there.
 	settleDisks = 5 * time.Second
 )
@@ -155,8 +158,10 @@ func (d *Devices) take(e Uevent, queue *jobQueue) {
 	if e.Action == "add" && wantedAlias(e.Modalias) && !d.modules.seen(e.Modalias) {
 		queue.addAlias(e.Modalias)
 	}
-	if e.Subsystem == "block" || e.Subsystem == "net" {
+	if e.Action == "add" {
 		d.setQuiet(false)
+	}
+	if e.Subsystem == "block" || e.Subsystem == "net" {
 		d.Changed.Notify()
 	}
 }
@@ -181,6 +186,13 @@ func (d *Devices) Settled() bool {
 	if since == 0 {
 		return false
 	}
-	quiet := d.clock() - since
-	return quiet >= settleTime && (quiet >= settleDisks || !DisksToCome(d.sys))
+	switch quiet := d.clock() - since; {
+	case quiet < settleTime:
+		return false
+	case quiet < settleUSB:
+		return !HasUSB(d.sys)
+	case quiet < settleDisks:
+		return !DisksToCome(d.sys)
+	}
+	return true
 }

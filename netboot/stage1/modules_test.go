@@ -120,6 +120,7 @@ func TestDevicesOrder(t *testing.T) {
 		}
 		sys := tree(map[string]string{
 			"bus/pci/devices/a/modalias": net, "bus/pci/devices/b/modalias": ide, "bus/usb/devices/c/modalias": stick,
+			"bus/usb/devices/usb1/bDeviceClass": "09",
 		})
 		start := time.Now()
 		clock := func() time.Duration { return time.Since(start) + time.Second }
@@ -150,6 +151,10 @@ func TestDevicesOrder(t *testing.T) {
 		}
 		time.Sleep(2 * settleTime)
 		synctest.Wait()
+		if d.Settled() {
+			t.Error("settled while a hub may still find a stick")
+		}
+		time.Sleep(settleUSB)
 		if !d.Settled() {
 			t.Error("not settled after a quiet time")
 		}

@@ -215,15 +215,19 @@ func (s *stage) handOver(ctx context.Context, payload *Candidate, config func() 
 			return stepError("keep medium", err, "")
 		}
 	}
+	s.con.Debugf("payload checked")
 	if err := buildRoot(s.modules, path); err != nil {
 		return stepError("build new root", err, "")
 	}
 	if err := checkSystem(payload.Manifest); err != nil {
 		return stepError("look at system", err, "write the artifact again")
 	}
+	s.con.Debugf("new root built")
 	set := config()
 	s.awaitNetwork(ctx, set.network)
+	s.con.Debugf("node config and network settled")
 	s.stopWork(set.network)
+	s.con.Debugf("network down")
 	leaves, err := s.leave(payload, set)
 	if err != nil {
 		return stepError("leave node config", err, "")
@@ -234,6 +238,7 @@ func (s *stage) handOver(ctx context.Context, payload *Candidate, config func() 
 	if err := switchRoot(); err != nil {
 		return stepError("switch root", err, "")
 	}
+	s.con.Debugf("old root emptied")
 	return s.start(ctx, payload, leaves)
 }
 

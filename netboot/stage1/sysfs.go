@@ -133,6 +133,12 @@ func BlockDevices(sys fs.FS) []BlockDevice {
 	return found
 }
 
+// HasUSB says whether the machine has a USB host whose driver works.
+func HasUSB(sys fs.FS) bool {
+	hosts, err := fs.Glob(sys, "bus/usb/devices/usb*")
+	return err == nil && len(hosts) > 0
+}
+
 // DisksToCome says whether a USB stick or disk is known that has no block device
 // yet: the kernel waits a second before it looks at one.
 func DisksToCome(sys fs.FS) bool {

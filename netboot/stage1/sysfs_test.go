@@ -92,6 +92,9 @@ func TestDisksToCome(t *testing.T) {
 		"bus/usb/devices/1-1/bDeviceClass":        "00\n",
 		"bus/usb/devices/1-2:1.0/bInterfaceClass": "03\n",
 	}
+	if !HasUSB(tree(files)) || HasUSB(tree(nil)) {
+		t.Error("HasUSB does not tell a machine with USB from one without")
+	}
 	if DisksToCome(tree(files)) {
 		t.Error("a keyboard counts as a disk to come")
 	}
