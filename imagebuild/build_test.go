@@ -73,7 +73,7 @@ func hashes(t *testing.T, dir string) map[string][32]byte {
 func buildToy(t *testing.T, opt Options) (dir string) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "out")
-	if _, err := toyPlan(t, toyInputs(t, newToyStore(t)), opt).Write(t.Context(), dir, t.TempDir(), NoProgress{}); err != nil {
+	if _, err := toyPlan(t, toyInputs(t, newToyStore(t)), opt).Write(t.Context(), dir, t.TempDir(), nil, NoProgress{}); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -81,8 +81,8 @@ func buildToy(t *testing.T, opt Options) (dir string) {
 
 func TestSameBytes(t *testing.T) {
 	first := hashes(t, buildToy(t, toyOptions))
-	if len(first) != 7 {
-		t.Errorf("build wrote %d files; want the ISO and six of the netboot tree", len(first))
+	if len(first) != 9 {
+		t.Errorf("build wrote %d files; want the ISO, six of the netboot tree, sums and bill", len(first))
 	}
 	cores := runtime.GOMAXPROCS(1)
 	second := hashes(t, buildToy(t, toyOptions))
@@ -96,15 +96,15 @@ func TestSameBytes(t *testing.T) {
 // cache, and the result must be that of a build from nothing.
 func TestRebuild(t *testing.T) {
 	in, cache, out := toyInputs(t, newToyStore(t)), t.TempDir(), t.TempDir()
-	if _, err := toyPlan(t, in, toyOptions).Write(t.Context(), out, cache, NoProgress{}); err != nil {
+	if _, err := toyPlan(t, in, toyOptions).Write(t.Context(), out, cache, nil, NoProgress{}); err != nil {
 		t.Fatal(err)
 	}
 	in.NodeConfig.Files["hostname"] = []byte("other\n")
-	if _, err := toyPlan(t, in, toyOptions).Write(t.Context(), out, cache, NoProgress{}); err != nil {
+	if _, err := toyPlan(t, in, toyOptions).Write(t.Context(), out, cache, nil, NoProgress{}); err != nil {
 		t.Fatal(err)
 	}
 	fresh := t.TempDir()
-	if _, err := toyPlan(t, in, toyOptions).Write(t.Context(), fresh, t.TempDir(), NoProgress{}); err != nil {
+	if _, err := toyPlan(t, in, toyOptions).Write(t.Context(), fresh, t.TempDir(), nil, NoProgress{}); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(hashes(t, fresh), hashes(t, out)); diff != "" {
@@ -117,7 +117,7 @@ func TestDamagedCache(t *testing.T) {
 	in, cache := toyInputs(t, newToyStore(t)), t.TempDir()
 	plan := toyPlan(t, in, toyOptions)
 	out := t.TempDir()
-	if _, err := plan.Write(t.Context(), out, cache, NoProgress{}); err != nil {
+	if _, err := plan.Write(t.Context(), out, cache, nil, NoProgress{}); err != nil {
 		t.Fatal(err)
 	}
 	want := hashes(t, out)
@@ -132,7 +132,7 @@ func TestDamagedCache(t *testing.T) {
 			t.Fatal(err)
 		}
 		out := t.TempDir()
-		if _, err := plan.Write(t.Context(), out, cache, NoProgress{}); err != nil {
+		if _, err := plan.Write(t.Context(), out, cache, nil, NoProgress{}); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(want, hashes(t, out)); diff != "" {
@@ -143,14 +143,14 @@ func TestDamagedCache(t *testing.T) {
 
 func TestStalePayloadCPIO(t *testing.T) {
 	in, cache, out := toyInputs(t, newToyStore(t)), t.TempDir(), t.TempDir()
-	if _, err := toyPlan(t, in, toyOptions).Write(t.Context(), out, cache, NoProgress{}); err != nil {
+	if _, err := toyPlan(t, in, toyOptions).Write(t.Context(), out, cache, nil, NoProgress{}); err != nil {
 		t.Fatal(err)
 	}
 	mine := filepath.Join(out, netbootFolder, "mine.txt")
 	if err := os.WriteFile(mine, nil, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := toyPlan(t, in, Options{Formats: []Format{Netboot}, Time: 1}).Write(t.Context(), out, cache, NoProgress{}); err != nil {
+	if _, err := toyPlan(t, in, Options{Formats: []Format{Netboot}, Time: 1}).Write(t.Context(), out, cache, nil, NoProgress{}); err != nil {
 		t.Fatal(err)
 	}
 	got := hashes(t, out)
@@ -169,7 +169,7 @@ func TestNothingHalf(t *testing.T) {
 		t.Run(stage, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			out, cache := filepath.Join(t.TempDir(), "out"), t.TempDir()
-			_, err := toyPlan(t, in, toyOptions).Write(ctx, out, cache, cancelAt{stage, cancel})
+			_, err := toyPlan(t, in, toyOptions).Write(ctx, out, cache, nil, cancelAt{stage, cancel})
 			if !errors.Is(err, context.Canceled) {
 				t.Fatalf("Write cancelled in stage %q = %v; want context.Canceled", stage, err)
 			}

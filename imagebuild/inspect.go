@@ -8,9 +8,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"xnodeos.org/internal/manifest"
 	"xnodeos.org/internal/nodeconfig"
+	"xnodeos.org/internal/sshsign"
 )
 
 // Inspect takes an artifact apart and checks every byte that a loader, the
@@ -61,12 +63,7 @@ func isEFIProgram(path string) bool {
 
 // isNetbootFile lets a person name any file of the tree.
 func isNetbootFile(name string) bool {
-	for _, known := range netbootFiles(true) {
-		if name == known {
-			return true
-		}
-	}
-	return false
+	return name == manifestFileName+signatureSuffix || slices.Contains(netbootFiles(true), name)
 }
 
 // checkManifest parses the manifest and fills the report's head.
@@ -174,10 +171,32 @@ func inspectNetboot(ctx context.Context, dir string, report *Report, progress Pr
 	}
 	report.Size = int64(len(raw))
 	report.part(manifestFileName, int64(len(raw)), "%s", report.Manifest)
+	checkSignature(filepath.Join(dir, manifestFileName+signatureSuffix), raw, report)
 	checkKernel(ctx, m, manifestKernelName, read(manifestKernelName), report)
 	checkInitrd(ctx, m, manifestInitrdName, read(manifestInitrdName), report)
 	script := read(bootScriptName)
 	return inspectNetbootPayload(ctx, dir, m, raw, script, report, progress)
+}
+
+// checkSignature holds the manifest against the signature beside it, if there
+// is one.
+func checkSignature(path string, raw []byte, report *Report) {
+	name := filepath.Base(path)
+	armored, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return
+	} else if err != nil {
+		report.problem("%v", err)
+		return
+	}
+	key, err := sshsign.Verify(manifestNamespace, raw, armored)
+	if err != nil {
+		report.problem("%s: %v", name, err)
+		return
+	}
+	report.Size += int64(len(armored))
+	report.Signer = key.Fingerprint()
+	report.part(name, int64(len(armored)), "signed by %s", report.Signer)
 }
 
 func inspectNetbootPayload(ctx context.Context, dir string, m *manifest.Manifest, raw, script []byte, report *Report, progress Progress) error {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"xnodeos.org/imagebuild/sbom"
 	"xnodeos.org/internal/kmod"
 	"xnodeos.org/internal/manifest"
 	"xnodeos.org/internal/nix"
@@ -144,6 +145,7 @@ func (p *Plan) planOutputs() {
 	if slices.Contains(p.opt.Formats, UKI) {
 		p.Outputs = append(p.Outputs, p.ukiName())
 	}
+	p.Outputs = append(p.Outputs, sbom.FileName, sumsName)
 }
 
 func (p *Plan) isoName() string { return "xnodeos-" + p.Label + "-x86_64.iso" }

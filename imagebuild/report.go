@@ -13,6 +13,7 @@ type Report struct {
 	Label      string       `json:"label"`
 	System     string       `json:"system"`
 	Manifest   string       `json:"manifest"` // "sha256:HEX"
+	Signer     string       `json:"signer"`   // fingerprint of the key that signed it; its role is not judged
 	Sequence   uint32       `json:"sequence"`
 	Time       int64        `json:"time"`
 	Cmdline    string       `json:"cmdline"`
@@ -47,6 +48,9 @@ func (r *Report) Text() string {
 	if r.System != "" {
 		line("system", "%s (%s)", r.System, r.Label)
 		line("manifest", "%s, sequence %d, time %d", r.Manifest, r.Sequence, r.Time)
+		if r.Signer != "" {
+			line("signed by", "%s (whether you trust that key is for you to say)", r.Signer)
+		}
 		line("command line", "%s", r.Cmdline)
 	}
 	if len(r.NodeConfig) > 0 {

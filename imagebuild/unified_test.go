@@ -26,7 +26,7 @@ func buildUKI(t *testing.T, urls ...string) string {
 	in.Loaders = map[string]Blob{blobStub: {Data: stub}}
 	out := t.TempDir()
 	opt := Options{Formats: []Format{UKI}, PayloadURLs: urls, Time: 1}
-	if _, err := toyPlan(t, in, opt).Write(t.Context(), out, t.TempDir(), NoProgress{}); err != nil {
+	if _, err := toyPlan(t, in, opt).Write(t.Context(), out, t.TempDir(), nil, NoProgress{}); err != nil {
 		t.Fatal(err)
 	}
 	return filepath.Join(out, "xnodeos-toy-1-linux-6.1-x86_64.efi")

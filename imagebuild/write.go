@@ -6,14 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"xnodeos.org/internal/atomicfile"
 	"xnodeos.org/internal/cpio"
 	"xnodeos.org/internal/manifest"
+	"xnodeos.org/internal/sshsign"
 )
 
 // Result is what Write made.
@@ -52,7 +51,9 @@ type parts struct {
 // because a person may keep other files there. Its manifest gets its name
 // last: a machine that asks in between finds old and new files that do not
 // fit, refuses them and asks again.
-func (p *Plan) Write(ctx context.Context, out, cache string, progress Progress) (res *Result, err error) {
+//
+// With a signer, manifest and sums get signatures beside them.
+func (p *Plan) Write(ctx context.Context, out, cache string, signer *sshsign.Signer, progress Progress) (res *Result, err error) {
 	made, err := p.makeParts(ctx, cache, progress)
 	if err != nil {
 		return nil, err
@@ -64,18 +65,10 @@ func (p *Plan) Write(ctx context.Context, out, cache string, progress Progress) 
 	}
 	res = &Result{Dir: out, Manifest: made.digest}
 	w := &setWriter{ctx: ctx, set: &set, res: res}
-	for _, format := range p.opt.Formats {
-		switch format {
-		case ISO:
-			err = p.writeISO(w, made, progress)
-		case Netboot:
-			err = p.writeNetboot(w, made, progress)
-		case UKI:
-			err = p.writeUKI(w, made, progress)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", format, err)
-		}
+	// Hashing goes on behind the writing; nothing may be left running.
+	defer func() { err = errors.Join(err, w.sums.group.Wait()) }()
+	if err := p.writeAll(w, made, signer, progress); err != nil {
+		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -83,27 +76,36 @@ func (p *Plan) Write(ctx context.Context, out, cache string, progress Progress) 
 	if err := set.Commit(); err != nil {
 		return nil, err
 	}
-	return res, p.removeStale(out)
+	return res, p.removeStale(out, signer != nil)
 }
 
-// removeStale takes away the payload.cpio of an earlier build: it carries that
-// build's system, and nothing that was written now refers to it.
-func (p *Plan) removeStale(out string) error {
-	if p.opt.EmbedPayload || !slices.Contains(p.opt.Formats, Netboot) {
-		return nil
+// writeAll writes the formats, then what is said about them.
+func (p *Plan) writeAll(w *setWriter, made *parts, signer *sshsign.Signer, progress Progress) (err error) {
+	for _, format := range p.opt.Formats {
+		switch format {
+		case ISO:
+			err = p.writeISO(w, made, progress)
+		case Netboot:
+			err = p.writeNetboot(w, made, signer, progress)
+		case UKI:
+			err = p.writeUKI(w, made, progress)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", format, err)
+		}
 	}
-	err := os.Remove(filepath.Join(out, netbootFolder, payloadCPIOName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if err := p.writeSBOM(w, made); err != nil {
+		return fmt.Errorf("bill of materials: %w", err)
 	}
-	return err
+	return p.writeSums(w, signer)
 }
 
 // setWriter adds files below the output folder to one set.
 type setWriter struct {
-	ctx context.Context //nolint:containedctx // lives only as long as one Write
-	set *atomicfile.Set
-	res *Result
+	ctx  context.Context //nolint:containedctx // lives only as long as one Write
+	set  *atomicfile.Set
+	res  *Result
+	sums sums
 }
 
 // file writes one output of a size that is known before.
@@ -120,7 +122,13 @@ func (w *setWriter) file(name string, size int64, write func(io.Writer) error) e
 		return err
 	}
 	w.res.Files = append(w.res.Files, ResultFile{Name: name, Size: size})
-	return write(f)
+	if err := write(f); err != nil {
+		return err
+	}
+	if name != sumsName {
+		w.sums.add(w.ctx, name, f.TempPath())
+	}
+	return nil
 }
 
 // bytes writes a small output.
@@ -164,7 +172,7 @@ func (p *Plan) makeParts(ctx context.Context, cache string, progress Progress) (
 	if err != nil {
 		return nil, fmt.Errorf("manifest: %w", err)
 	}
-	full := slices.Clip(initrd)
+	full := initrd[:len(initrd):len(initrd)]
 	if p.in.NodeConfig != nil {
 		var node bytes.Buffer
 		if err := p.in.NodeConfig.WriteCPIO(&node); err != nil {
@@ -194,7 +202,7 @@ func manifestFile(name string, data []byte) manifest.File {
 }
 
 // writeNetboot makes the folder that an HTTP server serves, the manifest last.
-func (p *Plan) writeNetboot(w *setWriter, made *parts, progress Progress) (err error) {
+func (p *Plan) writeNetboot(w *setWriter, made *parts, signer *sshsign.Signer, progress Progress) (err error) {
 	size := made.manifest.Payload.Size
 	stage := progress.Start("netboot tree", size)
 	defer func() { stage.End(err) }()
@@ -205,6 +213,9 @@ func (p *Plan) writeNetboot(w *setWriter, made *parts, progress Progress) (err e
 		func() error { return w.bytes(netbootFolder+"/"+manifestInitrdName, made.initrd) },
 		func() error { return p.writeEmbedded(w, made) },
 		func() error { return w.bytes(netbootFolder+"/"+bootScriptName, []byte(script)) },
+		func() error {
+			return writeSignature(w, signer, netbootFolder+"/"+manifestFileName, made.manifestRaw)
+		},
 		func() error { return w.bytes(netbootFolder+"/"+manifestFileName, made.manifestRaw) },
 	} {
 		if err := step(); err != nil {

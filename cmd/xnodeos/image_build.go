@@ -16,6 +16,7 @@ import (
 	"xnodeos.org/imagebuild"
 	"xnodeos.org/internal/nix"
 	"xnodeos.org/internal/nodeconfig"
+	"xnodeos.org/internal/sshsign"
 )
 
 // buildFlags are the words of `image build` as the user gave them.
@@ -26,6 +27,7 @@ type buildFlags struct {
 	nodeConfig string
 	embed      bool
 	urls       []string
+	sign       string
 	sequence   uint32
 	time       string
 	store      string
@@ -71,6 +73,7 @@ it is whole.`,
 	fl.StringVar(&f.nodeConfig, "node-config", "", "folder with the node config")
 	fl.BoolVar(&f.embed, "embed-payload", false, "netboot: also write payload.cpio, a second initrd with the payload")
 	fl.StringArrayVar(&f.urls, "payload-url", nil, "uki: folder to fetch the payload from; repeat for mirrors")
+	fl.StringVar(&f.sign, "sign", "", "sign manifest and sums with this ssh-ed25519 key file, or the agent's half of a public one")
 	fl.Uint32Var(&f.sequence, "sequence", 0, "release sequence number in the manifest")
 	fl.StringVar(&f.time, "time", "", "Unix time of the build (default: SOURCE_DATE_EPOCH, else 1)")
 	fl.StringVar(&f.store, "store", "", "read /nix/store/... below this folder")
@@ -103,9 +106,18 @@ func completeBuildFlags(cmd *cobra.Command) {
 
 func runImageBuild(cmd *cobra.Command, f buildFlags) error {
 	ctx, began := cmd.Context(), time.Now()
+	if f.sign != "" && !(cmd.Flags().Changed("sequence") && cmd.Flags().Changed("time")) {
+		return usagef("--sign needs --sequence and --time: a signature binds them")
+	}
 	opt, err := f.options()
 	if err != nil {
 		return err
+	}
+	var signer *sshsign.Signer
+	if f.sign != "" && !f.plan {
+		if signer, err = openSigner(ctx, f.sign); err != nil {
+			return err
+		}
 	}
 	progress, wait := newProgress(cmd.ErrOrStderr(), f.json)
 	defer wait()
@@ -124,7 +136,7 @@ func runImageBuild(cmd *cobra.Command, f buildFlags) error {
 	if f.plan {
 		return printPlan(cmd.OutOrStdout(), plan, f.json)
 	}
-	result, err := plan.Write(ctx, f.out, cache, progress)
+	result, err := plan.Write(ctx, f.out, cache, signer, progress)
 	if err != nil {
 		return err
 	}
