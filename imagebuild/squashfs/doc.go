@@ -18,9 +18,9 @@
 // images, and appending to them.
 //
 // Memory: a pool of read buffers and one of compression buffers, both of fixed
-// length, about (60 + 12 x workers) block sizes together, plus 1 to 2 MB a
-// worker for the encoder, plus about 300 bytes an inode and 4 bytes a block of
-// the source. It does not grow with the size of the files.
+// length, together (40 + 12 x workers) block sizes, plus about 2 MB a worker
+// for its encoder, plus about half a kB an inode and 4 bytes a block of the
+// source. It does not grow with the size of the files.
 //
 // The format is described in the Linux kernel's
 // Documentation/filesystems/squashfs.rst and fs/squashfs/squashfs_fs.h.

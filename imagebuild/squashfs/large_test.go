@@ -17,6 +17,7 @@ import (
 // TestFileOver4GiB writes a file whose size needs the long inode. It is mostly
 // a hole, so the image is tiny, and is read back through unsquashfs.
 func TestFileOver4GiB(t *testing.T) {
+	t.Parallel()
 	const size = 4100<<20 + 12345
 	marks := map[int64]string{0: "begin", 2<<30 + 7: "middle", 4<<30 - 3: "border", size - 3: "end"}
 	name := filepath.Join(t.TempDir(), "big")
@@ -85,6 +86,7 @@ func checkStream(t *testing.T, image, name string, size int64, marks map[int64]s
 // TestManyEntries writes 100,000 names into one folder: several metadata
 // blocks of listing, an index, and inodes that lie in hundreds of blocks.
 func TestManyEntries(t *testing.T) {
+	t.Parallel()
 	const count = 100_000
 	nth := func(i int) (name, text string) {
 		return fmt.Sprintf("%x-entry-%d", i*7919%count, i), fmt.Sprint(i % 1000)
@@ -101,6 +103,7 @@ func TestManyEntries(t *testing.T) {
 
 // TestManyFilesOnDisk does the same with files of the host.
 func TestManyFilesOnDisk(t *testing.T) {
+	t.Parallel()
 	count := 3_000
 	if full() {
 		count = 100_000

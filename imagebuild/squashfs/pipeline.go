@@ -56,15 +56,14 @@ type read struct {
 // block is a data or fragment block on its way from place to store. It is used
 // again and again.
 type block struct {
-	in, out  []byte // buffers of its own
-	raw      []byte // what to compress: in or a read buffer
-	lent     []byte // the read buffer to be given back, or nil
-	stored   []byte // what goes into the image: raw or out
-	word     uint32 // its size word
-	content  *content
-	index    int // which block of content; -1 for a fragment block
-	fragment uint32
-	ready    chan struct{} // holds one value when stored and word are set
+	in, out []byte // buffers of its own
+	raw     []byte // what to compress: in or a read buffer
+	lent    []byte // the read buffer to be given back, or nil
+	stored  []byte // what goes into the image: raw or out
+	word    uint32 // its size word
+	content *content
+	index   int           // which block of content; -1 for a fragment block
+	ready   chan struct{} // holds one value when stored and word are set
 }
 
 func newPipeline(opt Options, t *tree, img *image) *pipeline {

@@ -15,15 +15,17 @@ import (
 // TestRandomTrees extracts images of random trees and compares every name,
 // mode, link and byte.
 func TestRandomTrees(t *testing.T) {
+	t.Parallel()
 	seeds := 12
 	if full() {
-		seeds = 200
+		seeds = 60
 	}
 	sizes := []int{4 << 10, 8 << 10, 64 << 10, 128 << 10, 1 << 20}
 	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
-			populate(t, dir, uint64(seed), 40+13*seed)
+			populate(t, dir, uint64(seed), 40+13*(seed%40))
 			image, _ := write(t, tree(t, dir), squashfs.Options{BlockSize: sizes[seed%len(sizes)], Workers: 1 + seed%4})
 			checkExtracted(t, image, dir)
 		})
@@ -134,6 +136,7 @@ func (g *grower) must(err error) {
 
 // TestDeepNesting writes a chain of folders as deep as a path can name.
 func TestDeepNesting(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	path := dir
 	for len(path) < 4000 {

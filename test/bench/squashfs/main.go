@@ -8,7 +8,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -16,13 +15,12 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"syscall"
-	"text/tabwriter"
 	"time"
 
 	"xnodeos.org/imagebuild/squashfs"
 	"xnodeos.org/internal/command"
+	"xnodeos.org/test/bench/rows"
 )
 
 func main() {
@@ -37,18 +35,6 @@ func main() {
 	}
 }
 
-// row is one measured figure; ratio is value divided by peer_value.
-type row struct {
-	Name      string  `json:"name"`
-	Value     float64 `json:"value"`
-	Unit      string  `json:"unit"`
-	Peer      string  `json:"peer"`
-	PeerValue float64 `json:"peer_value"`
-	Ratio     float64 `json:"ratio"`
-	Target    string  `json:"target"`
-	OK        bool    `json:"ok"`
-}
-
 type config struct {
 	tree  string
 	pairs int
@@ -60,7 +46,7 @@ type config struct {
 func run(ctx context.Context, args []string, stdout io.Writer) error {
 	var c config
 	flags := flag.NewFlagSet("squashfs", flag.ContinueOnError)
-	flags.StringVar(&c.tree, "tree", "", "folder to pack; empty: a tree of about 300 MB is made from Go's and the host's /usr/lib")
+	flags.StringVar(&c.tree, "tree", "", "folder to pack; empty: two trees are made of Go's own and of the host's files")
 	flags.IntVar(&c.pairs, "pairs", 7, "pairs of runs; the medians are reported")
 	flags.IntVar(&c.procs, "procs", 2, "cores that each side may use")
 	flags.BoolVar(&c.json, "json", false, "print JSON rows in place of a table")
@@ -79,17 +65,48 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(work) }() // nothing but our own copies
-	if c.tree == "" {
-		c.tree = filepath.Join(work, "tree")
-		if err := makeTree(ctx, c.tree); err != nil {
-			return fmt.Errorf("make a tree: %w", err)
-		}
-	}
-	rows, err := measure(ctx, c, work)
+	table, err := measureAll(ctx, c, work)
 	if err != nil {
 		return err
 	}
-	return show(stdout, rows, c.json)
+	if c.json {
+		return rows.WriteJSON(stdout, table)
+	}
+	return rows.WriteTable(stdout, table)
+}
+
+// measureAll measures the tree that was asked for, or those that are made: a
+// mixed one, for which there are targets, and one of programs, whose figures
+// are only reported.
+func measureAll(ctx context.Context, c config, work string) ([]rows.Row, error) {
+	if c.tree != "" {
+		return measure(ctx, c, work, target{"tree", 1.0, 1.03})
+	}
+	var table []rows.Row
+	for _, made := range []struct {
+		target
+		make func(context.Context, string) error
+	}{
+		{target{"mixed tree", 1.0, 1.03}, makeMixed},
+		{target{name: "programs"}, makePrograms},
+	} {
+		c.tree = filepath.Join(work, made.name)
+		if err := made.make(ctx, c.tree); err != nil {
+			return nil, fmt.Errorf("make a tree: %w", err)
+		}
+		more, err := measure(ctx, c, work, made.target)
+		if err != nil {
+			return nil, err
+		}
+		table = append(table, more...)
+	}
+	return table, nil
+}
+
+// target says which ratios to the peer are wanted; 0 is none.
+type target struct {
+	name       string
+	wall, size float64
 }
 
 // write is our side of a pair.
@@ -107,7 +124,7 @@ func write(ctx context.Context, tree, file string) error {
 }
 
 // measure runs the pairs. The first one only warms the page cache.
-func measure(ctx context.Context, c config, work string) ([]row, error) {
+func measure(ctx context.Context, c config, work string, want target) ([]rows.Row, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -153,35 +170,12 @@ func measure(ctx context.Context, c config, work string) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	what := fmt.Sprintf("squashfs of %.0f MB, %d files, %d cores", float64(bytes)/1e6, files, c.procs)
+	what := fmt.Sprintf("squashfs of %s, %.0f MB, %d files, %d cores", want.name, float64(bytes)/1e6, files, c.procs)
 	const peer = "mksquashfs -comp zstd -Xcompression-level 3 -b 128K"
-	return []row{
-		newRow(what+": wall", median(walls[0]), "s", peer, median(walls[1]), 1.0),
-		newRow(what+": size", sizes[0]/1e6, "MB", peer, sizes[1]/1e6, 1.03),
-	}, nil
-}
-
-func newRow(name string, value float64, unit, peer string, peerValue, limit float64) row {
-	ratio := value / peerValue
-	return row{name, value, unit, peer, peerValue, ratio, fmt.Sprintf("<= %.2fx", limit), ratio <= limit}
-}
-
-func median(v []float64) float64 {
-	slices.Sort(v)
-	if len(v)%2 == 1 {
-		return v[len(v)/2]
+	wall := rows.New(what+": wall", rows.Median(walls[0]), "s").Beside(peer, rows.Median(walls[1]))
+	size := rows.New(what+": size", sizes[0]/1e6, "MB").Beside(peer, sizes[1]/1e6)
+	if want.wall > 0 {
+		wall, size = wall.RatioAtMost(want.wall), size.RatioAtMost(want.size)
 	}
-	return (v[len(v)/2-1] + v[len(v)/2]) / 2
-}
-
-func show(w io.Writer, rows []row, asJSON bool) error {
-	if asJSON {
-		return json.NewEncoder(w).Encode(map[string][]row{"rows": rows})
-	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(table, "figure\tours\tpeer\tratio\ttarget\tok") // errors come out of Flush
-	for _, r := range rows {
-		_, _ = fmt.Fprintf(table, "%s\t%.2f %s\t%.2f %s\t%.3f\t%s\t%v\n", r.Name, r.Value, r.Unit, r.PeerValue, r.Unit, r.Ratio, r.Target, r.OK)
-	}
-	return table.Flush()
+	return []rows.Row{wall, size}, nil
 }

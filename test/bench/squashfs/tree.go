@@ -12,24 +12,32 @@ import (
 )
 
 const (
-	treeBytes    = 300 << 20
-	libraryBytes = 64 << 10 // smallest file that is taken from /usr/lib
+	mixedBytes   = 300 << 20
+	programBytes = 100 << 20
+	largeFile    = 64 << 10 // smallest file that is taken to fill a tree up
 )
 
-// makeTree fills dir with what a system's closure is like: Go's own tree, which
-// is some 15,000 small files, and then shared libraries and programs of the
-// host, in the order of their names, until there are treeBytes.
-func makeTree(ctx context.Context, dir string) error {
+// makeMixed fills dir with Go's own tree, which is some 15,000 mostly small
+// files, and then larger files of the host's /usr/share, in the order of their
+// names, until there are mixedBytes.
+func makeMixed(ctx context.Context, dir string) error {
 	out, err := command.Output(ctx, command.Cmd{Name: "go", Args: []string{"env", "GOROOT"}, Package: "golang"})
 	if err != nil {
 		return err
 	}
-	room := int64(treeBytes)
+	room := int64(mixedBytes)
 	goroot := string(bytes.TrimSpace(out))
 	if err := copyFiles(ctx, goroot, filepath.Join(dir, "go"), 0, &room); err != nil {
 		return err
 	}
-	return copyFiles(ctx, "/usr/lib", filepath.Join(dir, "lib"), libraryBytes, &room)
+	return copyFiles(ctx, "/usr/share", filepath.Join(dir, "share"), largeFile, &room)
+}
+
+// makePrograms fills dir with programs and shared libraries of the host, as
+// most of a system's payload is.
+func makePrograms(ctx context.Context, dir string) error {
+	room := int64(programBytes)
+	return copyFiles(ctx, "/usr/lib", dir, largeFile, &room)
 }
 
 // copyFiles copies the regular files of at least smallest bytes from one
