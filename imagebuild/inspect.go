@@ -35,9 +35,12 @@ func Inspect(ctx context.Context, path string, progress Progress) (*Report, erro
 	case info.IsDir():
 		report.Kind = string(Netboot)
 		err = inspectNetboot(ctx, path, report, progress)
-	case isEFIProgram(path):
+	case startsWith(path, 0, "MZ"): // as every PE file; an ISO has boot code there
 		report.Kind = string(UKI)
 		err = inspectUKI(ctx, path, report)
+	case startsWith(path, 512, "EFI PART") && !startsWith(path, 16*2048, "\x01CD001"):
+		report.Kind = string(Raw)
+		err = inspectRaw(ctx, path, report, progress)
 	default:
 		report.Kind = string(ISO)
 		err = inspectISO(ctx, path, report, progress)
@@ -48,17 +51,16 @@ func Inspect(ctx context.Context, path string, progress Progress) (*Report, erro
 	return report, err
 }
 
-// isEFIProgram looks for the DOS signature that every PE file begins with. An
-// ISO of ours has boot code there.
-func isEFIProgram(path string) bool {
+// startsWith looks for a signature at a place of the file.
+func startsWith(path string, at int64, signature string) bool {
 	f, err := os.Open(path)
 	if err != nil {
 		return false
 	}
 	defer f.Close() //nolint:errcheck // only read
-	var magic [2]byte
-	_, err = io.ReadFull(f, magic[:])
-	return err == nil && string(magic[:]) == "MZ"
+	have := make([]byte, len(signature))
+	_, err = f.ReadAt(have, at)
+	return err == nil && string(have) == signature
 }
 
 // isNetbootFile lets a person name any file of the tree.

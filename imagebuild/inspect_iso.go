@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"xnodeos.org/imagebuild/iso"
+	"xnodeos.org/internal/disk"
 	"xnodeos.org/internal/fat"
 	"xnodeos.org/internal/manifest"
 )
@@ -112,18 +113,29 @@ func compareISO(ctx context.Context, f *os.File, parts *isoParts, report *Report
 		report.problem("the parts do not make an image: %v", err)
 		return nil
 	}
+	if err := compareImage(ctx, f, &layout.Image, report, progress); err != nil {
+		return err
+	}
+	for _, name := range LoaderNames(ISO) {
+		data := parts.loaders[name]
+		report.part(name, int64(len(data)), "sha256:%s", planFile(name, data).SHA256)
+	}
+	return nil
+}
+
+// compareImage holds a file against the image that its parts derive to.
+func compareImage(ctx context.Context, f *os.File, image *disk.Image, report *Report, progress Progress) error {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	stage := progress.Start("compare", layout.Size)
-	c := &comparer{have: f}
-	err = layout.Write(ctx, c, stage.Set)
+	stage := progress.Start("compare", image.Size)
+	err := image.Write(ctx, &comparer{have: f}, stage.Set)
 	stage.End(err)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	if diff, ok := asDiff(err); ok {
-		report.problem("%v from what the parts derive to: %s", diff, where(layout, diff.Offset))
+		report.problem("%v from what the parts derive to: %s", diff, where(image, diff.Offset))
 		return nil
 	}
 	if err != nil {
@@ -132,20 +144,16 @@ func compareISO(ctx context.Context, f *os.File, parts *isoParts, report *Report
 	// Behind the image may lie the rest of the disk that it was written to.
 	if info, err := f.Stat(); err != nil {
 		return err
-	} else if info.Mode().IsRegular() && report.Size > layout.Size {
-		report.problem("goes on for %d bytes after the image's end at %d", report.Size-layout.Size, layout.Size)
+	} else if info.Mode().IsRegular() && report.Size > image.Size {
+		report.problem("goes on for %d bytes after the image's end at %d", report.Size-image.Size, image.Size)
 	}
-	for _, name := range LoaderNames(ISO) {
-		data := parts.loaders[name]
-		report.part(name, int64(len(data)), "sha256:%s", planFile(name, data).SHA256)
-	}
-	report.part("tables and directories", layout.Size, "compared with what the parts derive to")
+	report.part("tables and directories", image.Size, "compared with what the parts derive to")
 	return nil
 }
 
 // where names what a byte of the image belongs to.
-func where(layout *iso.Layout, offset int64) string {
-	for _, s := range layout.Segments {
+func where(image *disk.Image, offset int64) string {
+	for _, s := range image.Segments {
 		if offset >= s.Offset && offset < s.Offset+s.Size {
 			return s.Name
 		}

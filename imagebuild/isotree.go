@@ -59,20 +59,13 @@ func (p *isoParts) layout() (*iso.Layout, error) {
 	loader := iso.UnpatchedLoader(p.loaders[blobIsolinux])
 	mbr := p.loaders[blobIsohdpfx]
 	config, entry := isolinuxConfig(p.cmdline), bootEntry(p.label, p.cmdline)
-	seed := sha256.New()
-	for _, part := range [][]byte{
-		p.manifestRaw, p.kernel, p.initrd, loader, p.loaders[blobLdlinux], mbr,
-		p.loaders[blobSystemdBoot], []byte(config), []byte(entry), []byte(espMenuTxt),
-	} {
-		sum := sha256.Sum256(part)
-		seed.Write(sum[:])
-	}
 	return iso.New(iso.Spec{
 		VolumeID: isoVolumeID,
 		Time:     p.time,
-		IDs:      iso.DeriveIDs([32]byte(seed.Sum(nil))),
-		Loader:   iso.Bytes(isoLoader, loader),
-		MBR:      mbr,
+		IDs: iso.DeriveIDs(seal(p.manifestRaw, p.kernel, p.initrd, loader, p.loaders[blobLdlinux], mbr,
+			p.loaders[blobSystemdBoot], []byte(config), []byte(entry), []byte(espMenuTxt))),
+		Loader: iso.Bytes(isoLoader, loader),
+		MBR:    mbr,
 		First: []iso.File{
 			iso.Bytes(isoConfig, []byte(config)),
 			iso.Bytes(isoLdlinux, p.loaders[blobLdlinux]),
@@ -91,6 +84,16 @@ func (p *isoParts) layout() (*iso.Layout, error) {
 			{Name: isoPayload, Size: p.payloadSize, Open: p.openPayload},
 		},
 	})
+}
+
+// seal is one hash of several parts, each at its place.
+func seal(parts ...[]byte) [sha256.Size]byte {
+	h := sha256.New()
+	for _, part := range parts {
+		sum := sha256.Sum256(part)
+		h.Write(sum[:])
+	}
+	return [sha256.Size]byte(h.Sum(nil))
 }
 
 // writeISO streams the ISO into the set.

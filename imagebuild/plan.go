@@ -109,9 +109,14 @@ func NewPlan(in Inputs, opt Options) (*Plan, error) {
 	return p, p.check()
 }
 
+// needsISOFS says whether the payload lies in an ISO 9660 volume.
+func (p *Plan) needsISOFS() bool {
+	return slices.Contains(p.opt.Formats, ISO) || slices.Contains(p.opt.Formats, Raw)
+}
+
 // check refuses what the loaders or the first stage could not read.
 func (p *Plan) check() error {
-	if slices.Contains(p.opt.Formats, ISO) && !p.in.Modules.Index.Has("isofs") {
+	if p.needsISOFS() && !p.in.Modules.Index.Has("isofs") {
 		return &kmod.MissingError{Name: "isofs", Purpose: "a payload on an ISO"}
 	}
 	return p.checkCmdline()
@@ -144,6 +149,9 @@ func (p *Plan) planOutputs() {
 	}
 	if slices.Contains(p.opt.Formats, UKI) {
 		p.Outputs = append(p.Outputs, p.ukiName())
+	}
+	if slices.Contains(p.opt.Formats, Raw) {
+		p.Outputs = append(p.Outputs, p.rawName())
 	}
 	p.Outputs = append(p.Outputs, sbom.FileName, sumsName)
 }

@@ -20,10 +20,11 @@ const (
 	ISO     Format = "iso"     // hybrid ISO: BIOS and UEFI, as CD and as disk
 	Netboot Format = "netboot" // folder that any HTTP server can serve
 	UKI     Format = "uki"     // one EFI program with kernel and initrd, no payload
+	Raw     Format = "raw"     // disk image: BIOS and UEFI, payload in a partition
 )
 
 // formats is what ParseFormats accepts, in the order of writing.
-var formats = []Format{ISO, Netboot, UKI}
+var formats = []Format{ISO, Netboot, UKI, Raw}
 
 // FormatNames lists the formats for messages and completion.
 func FormatNames() []string {
@@ -127,6 +128,8 @@ const (
 	blobIsohdpfx    = "isohdpfx.bin"
 	blobSystemdBoot = "systemd-bootx64.efi"
 	blobStub        = "linuxx64.efi.stub"
+	blobGRUBBoot    = "grub-boot.img"
+	blobGRUBCore    = "grub-core.img"
 )
 
 // loaderPackages tells which Debian package brings which loader, for the
@@ -137,6 +140,8 @@ var loaderPackages = map[string]string{
 	blobIsohdpfx:    "isolinux",
 	blobSystemdBoot: "systemd-boot-efi",
 	blobStub:        "systemd-boot-efi",
+	blobGRUBBoot:    "grub-pc-bin",
+	blobGRUBCore:    "grub-pc-bin",
 }
 
 // LoaderNames lists the loaders that a format needs.
@@ -146,6 +151,8 @@ func LoaderNames(f Format) []string {
 		return []string{blobIsohdpfx, blobIsolinux, blobLdlinux, blobSystemdBoot}
 	case UKI:
 		return []string{blobStub}
+	case Raw:
+		return []string{blobGRUBBoot, blobGRUBCore, blobSystemdBoot}
 	default:
 		return nil
 	}

@@ -89,6 +89,8 @@ func (p *Plan) writeAll(w *setWriter, made *parts, signer *sshsign.Signer, progr
 			err = p.writeNetboot(w, made, signer, progress)
 		case UKI:
 			err = p.writeUKI(w, made, progress)
+		case Raw:
+			err = p.writeRaw(w, made, progress)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", format, err)
@@ -129,6 +131,46 @@ func (w *setWriter) file(name string, size int64, write func(io.Writer) error) e
 		w.sums.add(w.ctx, name, f.TempPath())
 	}
 	return nil
+}
+
+// sparse is file for an output that is mostly zeros: they become holes.
+func (w *setWriter) sparse(name string, size int64, write func(io.Writer) error) error {
+	return w.file(name, 0, func(f io.Writer) error {
+		w.res.Files[len(w.res.Files)-1].Size = size
+		file, ok := f.(*atomicfile.File)
+		if !ok {
+			return write(f)
+		}
+		if err := file.Truncate(size); err != nil {
+			return err
+		}
+		return write(&holeWriter{f: file})
+	})
+}
+
+// holeWriter leaves out whole blocks of zeros of a file that has its length.
+type holeWriter struct {
+	f  io.WriterAt
+	at int64
+}
+
+// holeSize is a multiple of what file systems allocate.
+const holeSize = 64 << 10
+
+var zeroBlock [holeSize]byte
+
+func (h *holeWriter) Write(b []byte) (int, error) {
+	for done := 0; done < len(b); {
+		n := min(len(b)-done, holeSize-int(h.at%holeSize))
+		part := b[done : done+n]
+		if !bytes.Equal(part, zeroBlock[:n]) {
+			if _, err := h.f.WriteAt(part, h.at); err != nil {
+				return done, err
+			}
+		}
+		h.at, done = h.at+int64(n), done+n
+	}
+	return len(b), nil
 }
 
 // bytes writes a small output.

@@ -56,7 +56,26 @@ func newLayout(spec *Spec) (*Layout, error) {
 	if esp.Size > maxExtent {
 		return nil, fmt.Errorf("the EFI system partition would have %d bytes; it must stay below 4 GiB", esp.Size)
 	}
-	b := &builder{spec: spec, esp: esp}
+	return (&builder{spec: spec, esp: esp}).layout(endPadding + disk.BackupBytes)
+}
+
+// NewVolume computes the layout of a plain volume, which nothing boots from:
+// the payload partition of a disk. It has the same names and dates as the
+// hybrid image, no boot records and no partition table.
+func NewVolume(id string, time int64, files []File) (*Layout, error) {
+	spec := &Spec{VolumeID: id, Time: time, Files: files}
+	err := spec.validateFiles()
+	if err == nil {
+		var l *Layout
+		if l, err = (&builder{spec: spec}).layout(0); err == nil {
+			return l, nil
+		}
+	}
+	return nil, fmt.Errorf("lay out ISO volume: %w", err)
+}
+
+// layout gives everything its place; tail is kept free behind the last file.
+func (b *builder) layout(tail int64) (*Layout, error) {
 	if err := b.makeTree(); err != nil {
 		return nil, err
 	}
@@ -64,20 +83,26 @@ func newLayout(spec *Spec) (*Layout, error) {
 	if err := b.placeFiles(); err != nil {
 		return nil, err
 	}
-	size := roundUp(b.next+endPadding+disk.BackupBytes, alignment)
+	size := roundUp(b.next+tail, alignment)
 	if size/sector > math.MaxInt32 {
 		return nil, fmt.Errorf("the image would have %d bytes; ISO 9660 ends at 4 TiB", size)
 	}
-	if err := b.addMetadata(size); err != nil {
-		return nil, err
+	b.addMetadata(size)
+	if b.bootable() {
+		if err := b.addBoot(size); err != nil {
+			return nil, err
+		}
 	}
 	slices.SortFunc(b.segments, func(x, y disk.Segment) int { return int(min(max(x.Offset-y.Offset, -1), 1)) })
-	l := &Layout{Image: disk.Image{Size: size, Segments: b.segments}, esp: esp}
+	l := &Layout{Image: disk.Image{Size: size, Segments: b.segments}, esp: b.esp}
 	return l, l.Validate()
 }
 
 func (b *builder) makeTree() (err error) {
-	names := []string{b.spec.ESPName}
+	var names []string
+	if b.bootable() {
+		names = append(names, b.spec.ESPName)
+	}
 	for _, f := range b.spec.plainFiles() {
 		names = append(names, f.Name)
 	}
@@ -121,7 +146,24 @@ func (b *builder) placeTables() {
 	}
 }
 
+// bootable tells the hybrid image from a plain volume.
+func (b *builder) bootable() bool { return b.esp != nil }
+
 func (b *builder) placeFiles() error {
+	if b.bootable() {
+		if err := b.placeBoot(); err != nil {
+			return err
+		}
+	}
+	for _, f := range b.spec.Files {
+		b.place(f)
+	}
+	return nil
+}
+
+// placeBoot places what the loaders read: the BIOS loader and its files, then
+// the ESP on the border that partitions like.
+func (b *builder) placeBoot() error {
 	loader, err := readAll(b.spec.Loader)
 	if err != nil {
 		return err
@@ -146,9 +188,6 @@ func (b *builder) placeFiles() error {
 		}
 		b.files[s.Name].extents = split(uint32((start+offset)/sector), b.spec.ESP[i].Size)
 	}
-	for _, f := range b.spec.Files {
-		b.place(f)
-	}
 	return nil
 }
 
@@ -162,7 +201,8 @@ func (b *builder) place(f File) {
 	b.segments = append(b.segments, disk.Segment{File: f, Offset: offset})
 }
 
-func (b *builder) addMetadata(size int64) error {
+// addBoot adds the tables that make the image hybrid.
+func (b *builder) addBoot(size int64) error {
 	espExtent := b.files[b.spec.ESPName].extents[0]
 	loader := b.files[b.spec.Loader.Name].extents[0].sector
 	esp := extentBytes{int64(espExtent.sector) * sector, int64(espExtent.size)}
@@ -173,10 +213,19 @@ func (b *builder) addMetadata(size int64) error {
 	b.generated("MBR", 0, hybridMBR(b.spec, loader, size))
 	b.generated("GPT", disk.SectorSize, primary)
 	b.generated("GPT backup", size-int64(len(backup)), backup)
-	b.generated("volume descriptor", pvdSector*sector, b.primaryDescriptor(size))
 	b.generated("boot record", bootRecordSector*sector, bootRecord(b.catalog))
-	b.generated("terminator", terminatorSector*sector, descriptor(255))
 	b.generated("boot catalog", int64(b.catalog)*sector, bootCatalog(loader, espExtent.sector, esp.size))
+	return nil
+}
+
+// addMetadata adds what makes it a volume.
+func (b *builder) addMetadata(size int64) {
+	terminator := int64(terminatorSector)
+	if !b.bootable() {
+		terminator = bootRecordSector // no boot record between
+	}
+	b.generated("volume descriptor", pvdSector*sector, b.primaryDescriptor(size))
+	b.generated("terminator", terminator*sector, descriptor(255))
 	b.generated("path table L", int64(b.tables[0])*sector, pathTable(b.dirs, le))
 	b.generated("path table M", int64(b.tables[1])*sector, pathTable(b.dirs, be))
 	b.generated("Rock Ridge reference", int64(b.continuation)*sector, extensionReference())
@@ -184,7 +233,6 @@ func (b *builder) addMetadata(size int64) error {
 		data := pack(d.folderRecords(b.spec.Time, b.continuation))
 		b.generated("folder /"+d.path(), int64(d.extents[0].sector)*sector, data)
 	}
-	return nil
 }
 
 func (b *builder) generated(name string, offset int64, data []byte) {

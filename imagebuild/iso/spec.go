@@ -60,12 +60,6 @@ func DeriveIDs(seed [32]byte) IDs {
 const maxLoader = 1 << 20
 
 func (s *Spec) validate() error {
-	if err := checkVolumeID(s.VolumeID); err != nil {
-		return err
-	}
-	if year := time.Unix(s.Time, 0).UTC().Year(); s.Time < 0 || year > 2155 {
-		return fmt.Errorf("time %d: want a Unix time from 1970 to 2155", s.Time)
-	}
 	if s.IDs.Disk.IsZero() || s.IDs.Partition.IsZero() {
 		return fmt.Errorf("identifiers are zero; use DeriveIDs")
 	}
@@ -74,6 +68,17 @@ func (s *Spec) validate() error {
 	}
 	if s.Loader.Size < bootInfoEnd || s.Loader.Size > maxLoader {
 		return fmt.Errorf("loader %q has %d bytes; want isolinux.bin", s.Loader.Name, s.Loader.Size)
+	}
+	return s.validateFiles()
+}
+
+// validateFiles checks what every volume has.
+func (s *Spec) validateFiles() error {
+	if err := checkVolumeID(s.VolumeID); err != nil {
+		return err
+	}
+	if year := time.Unix(s.Time, 0).UTC().Year(); s.Time < 0 || year > 2155 {
+		return fmt.Errorf("time %d: want a Unix time from 1970 to 2155", s.Time)
 	}
 	for _, f := range s.plainFiles() {
 		if f.Size < 0 || f.Size > maxExtents*maxExtent {
@@ -84,6 +89,9 @@ func (s *Spec) validate() error {
 }
 
 func (s *Spec) plainFiles() []File {
+	if s.Loader.Name == "" {
+		return s.Files // a plain volume
+	}
 	return slices.Concat([]File{s.Loader}, s.First, s.Files)
 }
 

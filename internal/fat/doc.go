@@ -22,6 +22,7 @@ const (
 	// writer keeps away from the limits by margin.
 	minClusters16 = 4085
 	minClusters32 = 65525
+	maxClusters32 = 0x0FFFFFF5 - 2 // Microsoft's FAT specification: larger numbers mean "end"
 	margin        = 16
 	maxClusters   = 1 << 26 // 128 GiB, far from where sector numbers end
 	maxFileSize   = 1<<32 - 1

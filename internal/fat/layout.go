@@ -15,6 +15,9 @@ type Spec struct {
 	Serial uint32
 	Time   int64 // Unix seconds, for every entry; before 1980 counts as 1980
 	Files  []disk.File
+	// MinSize is the least size of the volume in bytes, for what is added
+	// later; 0 means as small as the files allow.
+	MinSize int64
 }
 
 // Layout is a volume with every byte decided but the content of its files.
@@ -104,7 +107,10 @@ func newLayout(spec Spec) (*Layout, error) {
 		return nil, err
 	}
 	rootClusters := clustersOf(root.size(true))
-	g := plan(used + rootClusters)
+	if spec.MinSize/ClusterSize > maxClusters32 {
+		return nil, fmt.Errorf("a volume of %d bytes is too large for FAT32 with clusters of %d", spec.MinSize, ClusterSize)
+	}
+	g := plan(max(used+rootClusters, uint32(spec.MinSize/ClusterSize)))
 	if g.bits == 16 {
 		if root.size(true) > rootEntries16*direntSize {
 			return nil, fmt.Errorf("more than %d entries in the root folder", rootEntries16)
