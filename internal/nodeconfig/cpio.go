@@ -30,22 +30,22 @@ func (c *Config) WriteCPIO(w io.Writer) error {
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("pack node config: %w", err)
 	}
-	return c.pack(w)
+	return c.pack(w, nodeLayer)
 }
 
-func (c *Config) pack(w io.Writer) error {
+func (c *Config) pack(w io.Writer, l layer) error {
 	out := cpio.NewWriter(w)
-	err := out.Dir(Folder, 0o755)
+	err := out.Dir(l.folder, 0o755)
 	for _, name := range c.Names() {
 		perm := uint32(0o644)
 		if Private(name) {
 			perm = 0o600
 		}
 		data := c.Files[name]
-		err = errors.Join(err, out.File(Folder+"/"+name, perm, int64(len(data)), bytes.NewReader(data)))
+		err = errors.Join(err, out.File(l.folder+"/"+name, perm, int64(len(data)), bytes.NewReader(data)))
 	}
 	sums := c.sums()
-	err = errors.Join(err, out.File(SumFile, 0o644, int64(len(sums)), strings.NewReader(sums)), out.Close())
+	err = errors.Join(err, out.File(l.sums, 0o644, int64(len(sums)), strings.NewReader(sums)), out.Close())
 	if err != nil {
 		return fmt.Errorf("pack node config: %w", err)
 	}
@@ -98,11 +98,11 @@ func ReadCPIO(r io.Reader) (*Config, error) {
 			c.Files[name] = data
 		}
 	}
-	if err := c.check(sums); err != nil {
+	if err := c.check(sums, nodeLayer); err != nil {
 		return nil, fmt.Errorf("read node config: %w", err)
 	}
 	var canonical bytes.Buffer
-	if err := c.pack(&canonical); err != nil {
+	if err := c.pack(&canonical, nodeLayer); err != nil {
 		return nil, fmt.Errorf("read node config: %w", err)
 	}
 	if !bytes.Equal(canonical.Bytes(), seen.Bytes()) {
@@ -113,45 +113,47 @@ func ReadCPIO(r io.Reader) (*Config, error) {
 
 // ReadBooted reads the node config that the kernel has unpacked: root is the
 // root of the initramfs. Where the initrd brought none, the config is empty.
-func ReadBooted(root fs.FS) (*Config, error) {
-	sums, err := fs.ReadFile(root, SumFile)
+func ReadBooted(root fs.FS) (*Config, error) { return readBooted(root, nodeLayer) }
+
+func readBooted(root fs.FS, l layer) (*Config, error) {
+	sums, err := fs.ReadFile(root, l.sums)
 	if errors.Is(err, fs.ErrNotExist) {
-		if _, err := fs.Stat(root, Folder); errors.Is(err, fs.ErrNotExist) {
+		if _, err := fs.Stat(root, l.folder); errors.Is(err, fs.ErrNotExist) {
 			return &Config{Files: map[string][]byte{}}, nil
 		}
-		return nil, &DamagedError{Name: SumFile, Reason: "is missing"}
+		return nil, &DamagedError{Name: l.sums, Reason: "is missing"}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read node config: %w", err)
 	}
-	sub, err := fs.Sub(root, Folder)
+	sub, err := fs.Sub(root, l.folder)
 	if err != nil {
 		return nil, fmt.Errorf("read node config: %w", err)
 	}
-	c, odd, err := readTree(sub)
+	c, odd, err := readTree(sub, l)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("read node config: %w", err)
 	case len(odd) > 0:
 		return nil, fmt.Errorf("read node config: %s", odd[0])
 	}
-	if err := c.check(string(sums)); err != nil {
+	if err := c.check(string(sums), l); err != nil {
 		return nil, fmt.Errorf("read node config: %w", err)
 	}
 	return c, nil
 }
 
 // check compares the files with their list, then each with its own rules.
-func (c *Config) check(sums string) error {
+func (c *Config) check(sums string, l layer) error {
 	if sums == "" && len(c.Files) > 0 {
-		return &DamagedError{Name: SumFile, Reason: "is missing"}
+		return &DamagedError{Name: l.sums, Reason: "is missing"}
 	}
 	listed := make(map[string]bool)
 	for line := range strings.Lines(sums) {
 		line = strings.TrimSuffix(line, "\n")
 		hash, name, ok := strings.Cut(line, "  ")
-		if !ok || !Known(name) || listed[name] {
-			return &DamagedError{Name: SumFile, Reason: fmt.Sprintf("has the line %q", line)}
+		if !ok || !l.known(name) || listed[name] {
+			return &DamagedError{Name: l.sums, Reason: fmt.Sprintf("has the line %q", line)}
 		}
 		listed[name] = true
 		data, ok := c.Files[name]
@@ -167,5 +169,5 @@ func (c *Config) check(sums string) error {
 			return &DamagedError{Name: name, Reason: "is not in the list of hashes"}
 		}
 	}
-	return c.Validate()
+	return c.validate(l)
 }

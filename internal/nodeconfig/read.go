@@ -31,7 +31,7 @@ func ReadDir(dir string) (*Config, error) {
 		return nil, fmt.Errorf("read node config: %w", err)
 	}
 	defer root.Close()
-	c, odd, err := readTree(root.FS())
+	c, odd, err := readTree(root.FS(), nodeLayer)
 	if err != nil {
 		return nil, fmt.Errorf("read node config %q: %w", dir, err)
 	}
@@ -51,7 +51,7 @@ func ReadDir(dir string) (*Config, error) {
 // is lenient like [FromFiles]: what does not belong there is left out and
 // named in the notes.
 func ReadVolume(fsys fs.FS) (*Config, []string, error) {
-	raw, odd, err := readTree(fsys)
+	raw, odd, err := readTree(fsys, nodeLayer)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read node config: %w", err)
 	}
@@ -95,7 +95,7 @@ func FromFiles(files map[string][]byte) (*Config, []string, error) {
 
 // readTree reads the files of the closed list below fsys. Everything else
 // comes back as a sentence.
-func readTree(fsys fs.FS) (*Config, []string, error) {
+func readTree(fsys fs.FS, l layer) (*Config, []string, error) {
 	c := &Config{Files: make(map[string][]byte)}
 	var odd []string
 	left := int64(MaxSize)
@@ -115,7 +115,7 @@ func readTree(fsys fs.FS) (*Config, []string, error) {
 			case name == "trust":
 				odd = append(odd, oddTrust)
 				continue
-			case !Known(name):
+			case !l.known(name):
 				odd = append(odd, fmt.Sprintf("%q does not belong there; %s%s", name, remedyNames, strings.Join(Names(), ", ")))
 				continue
 			case !e.Type().IsRegular():

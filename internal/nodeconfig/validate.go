@@ -15,10 +15,12 @@ import (
 
 // Validate checks every file as ReadDir does. The error names the file, what
 // is wrong and what is allowed.
-func (c *Config) Validate() error {
+func (c *Config) Validate() error { return c.validate(nodeLayer) }
+
+func (c *Config) validate(l layer) error {
 	total := 0
 	for _, name := range c.Names() {
-		if !Known(name) {
+		if !l.known(name) {
 			return fmt.Errorf("%q does not belong there; %s%s", name, remedyNames, strings.Join(Names(), ", "))
 		}
 		total += len(c.Files[name])
@@ -47,6 +49,8 @@ func validateFile(name string, data []byte) error {
 		return validateClass(data)
 	case "hostname":
 		return validateHostname(data)
+	case MachineID:
+		return validateMachineID(data)
 	case "network":
 		_, err := parseNetwork(data)
 		return err

@@ -17,22 +17,32 @@ type settings struct {
 	network *Network
 }
 
+// broughtConfig is what lay in the initrd: the node config of the image, and
+// what a takeover handed over of the system before.
+type broughtConfig struct{ embedded, takeover *nodeconfig.Config }
+
+// with merges the node config of a volume into it, which may be nil.
+func (b broughtConfig) with(volume *nodeconfig.Config) (*nodeconfig.Config, []string) {
+	return nodeconfig.Merge(b.embedded, b.takeover, volume)
+}
+
 // startConfig looks for XNODE-CFG, merges the node config and starts the network
 // by it, all beside the search for the payload.
-func (s *stage) startConfig(ctx context.Context, embedded *nodeconfig.Config) <-chan settings {
+func (s *stage) startConfig(ctx context.Context, brought broughtConfig) <-chan settings {
 	done := make(chan settings, 1)
 	s.background("read node config", func() {
 		var set settings
 		err := guard(func() error {
 			volume, notes := s.configVolume(ctx)
-			merged, more := nodeconfig.Merge(embedded, nil, volume)
+			merged, more := brought.with(volume)
 			set = s.settle(merged)
 			s.note(slices.Concat(notes, more)...)
 			return nil
 		})
 		if err != nil {
 			s.note(err.Error())
-			set = s.settle(embedded)
+			merged, _ := brought.with(nil)
+			set = s.settle(merged)
 		}
 		done <- set
 		if err := s.modules.Load("af_packet"); err != nil {
@@ -56,7 +66,7 @@ func (s *stage) settle(config *nodeconfig.Config) settings {
 
 // awaitConfig takes what startConfig came to. A volume that hangs is given up:
 // the node then comes up with what the image brought.
-func (s *stage) awaitConfig(done <-chan settings, embedded *nodeconfig.Config) settings {
+func (s *stage) awaitConfig(done <-chan settings, brought broughtConfig) settings {
 	timer := time.NewTimer(configWait + configRead)
 	defer timer.Stop()
 	select {
@@ -64,7 +74,8 @@ func (s *stage) awaitConfig(done <-chan settings, embedded *nodeconfig.Config) s
 		return set
 	case <-timer.C:
 		s.note("the volume " + nodeconfig.VolumeLabel + " does not answer and is ignored")
-		return s.settle(embedded)
+		merged, _ := brought.with(nil)
+		return s.settle(merged)
 	}
 }
 

@@ -86,9 +86,10 @@ func upstreamOf(u Upstream) *BootUpstream {
 	return &BootUpstream{UUID: u.UUID, ConfigRemote: u.ConfigRemote}
 }
 
-// leaf is a file that the first stage leaves below /run.
+// leaf is a file that the first stage leaves to the system, below /run if not
+// said otherwise.
 type leaf struct {
-	Path string // relative to /run
+	Path string // relative
 	Perm fs.FileMode
 	Data []byte
 }
@@ -97,6 +98,9 @@ type leaf struct {
 func nodeLeaves(c *nodeconfig.Config) []leaf {
 	var list []leaf
 	for _, name := range c.Names() {
+		if name == nodeconfig.MachineID {
+			continue
+		}
 		perm := fs.FileMode(0o644)
 		if nodeconfig.Private(name) {
 			perm = 0o600
@@ -104,6 +108,16 @@ func nodeLeaves(c *nodeconfig.Config) []leaf {
 		list = append(list, leaf{"xnode/node/" + name, perm, c.Files[name]})
 	}
 	return list
+}
+
+// rootLeaves are the files of the new root itself. The machine id of a system
+// that was taken over stays, so that logs, leases and inventories know the
+// machine again.
+func rootLeaves(c *nodeconfig.Config) []leaf {
+	if c == nil || c.Files[nodeconfig.MachineID] == nil {
+		return nil
+	}
+	return []leaf{{"etc/machine-id", 0o444, c.Files[nodeconfig.MachineID]}}
 }
 
 // networkLeaves are the units by which systemd-networkd goes on with the links.
@@ -132,10 +146,10 @@ func upstreamLeaves(u Upstream) []leaf {
 	return []leaf{{"xnode/upstream/access-token", 0o600, []byte(string(u.AccessToken) + "\n")}}
 }
 
-// writeLeaves writes below run.
-func writeLeaves(run string, leaves []leaf) error {
+// writeLeaves writes below the folder root.
+func writeLeaves(root string, leaves []leaf) error {
 	for _, l := range leaves {
-		name := filepath.Join(run, l.Path)
+		name := filepath.Join(root, l.Path)
 		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 			return fmt.Errorf("leave %s to the system: %w", l.Path, err)
 		}

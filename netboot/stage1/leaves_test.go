@@ -1,6 +1,7 @@
 package stage1
 
 import (
+	"bytes"
 	"encoding/json"
 	"io/fs"
 	"net/netip"
@@ -98,5 +99,24 @@ func checkRecord(t *testing.T, name string) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("boot.json, -want +got:\n%s", diff)
+	}
+}
+
+func TestMachineIDGoesToTheRoot(t *testing.T) {
+	t.Parallel()
+	id := []byte("0123456789abcdef0123456789abcdef\n")
+	c := &nodeconfig.Config{Files: map[string][]byte{nodeconfig.MachineID: id, "hostname": []byte("old\n")}}
+	if got := nodeLeaves(c); len(got) != 1 || got[0].Path != "xnode/node/hostname" {
+		t.Errorf("nodeLeaves = %v; want only the hostname", got)
+	}
+	root := t.TempDir()
+	if err := writeLeaves(root, rootLeaves(c)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(root, "etc/machine-id")); err != nil || !bytes.Equal(got, id) {
+		t.Errorf("machine-id = %q, %v; want %q", got, err, id)
+	}
+	if got := rootLeaves(nil); got != nil {
+		t.Errorf("rootLeaves(nil) = %v; want none", got)
 	}
 }

@@ -82,16 +82,21 @@ func (s *stage) boot(ctx context.Context) error {
 	if err != nil {
 		return stepError("read node config", err, "")
 	}
+	takeover, err := nodeconfig.ReadTakeover(os.DirFS("/"))
+	if err != nil {
+		return stepError("read hand-over", err, "the memory of this machine may be bad")
+	}
+	brought := broughtConfig{embedded, takeover}
 	work, cancel := context.WithCancel(ctx)
 	s.stop = cancel
 	defer cancel()
 	s.startDevices(work)
-	config := s.startConfig(work, embedded)
+	config := s.startConfig(work, brought)
 	payload, err := s.search(want).run(work)
 	if err != nil {
 		return err
 	}
-	return s.handOver(ctx, payload, func() settings { return s.awaitConfig(config, embedded) })
+	return s.handOver(ctx, payload, func() settings { return s.awaitConfig(config, brought) })
 }
 
 // begin makes the machine visible and reads what it was told.
@@ -271,7 +276,7 @@ func (s *stage) leave(payload *Candidate, set settings) (BootRecord, error) {
 		Network: networkOf(results), Upstream: upstreamOf(s.options.Upstream), Notes: s.noted(),
 	}
 	leaves := slices.Concat(nodeLeaves(set.config), networkLeaves(results, set.plan.DNS), upstreamLeaves(s.options.Upstream))
-	if err := writeLeaves("/run", leaves); err != nil {
+	if err := errors.Join(writeLeaves("/run", leaves), writeLeaves(newRoot, rootLeaves(set.config))); err != nil {
 		return record, err
 	}
 	return record, s.writeRecord(record)
