@@ -30,7 +30,8 @@ type BootRecord struct {
 	Notes    []string      `json:"notes"`
 }
 
-// BootSeconds are the parts of the first stage, in seconds.
+// BootSeconds are the parts of the first stage, in seconds. Devices, the wait for
+// hardware, is a part of Rest.
 type BootSeconds struct {
 	Total       float64 `json:"total"`
 	Modules     float64 `json:"modules"`
@@ -38,6 +39,7 @@ type BootSeconds struct {
 	Verify      float64 `json:"verify"`
 	PrepareRoot float64 `json:"prepare_root"`
 	Rest        float64 `json:"rest"`
+	Devices     float64 `json:"devices"`
 }
 
 // BootNetwork is a link that had an address in the first stage.
@@ -58,7 +60,7 @@ type BootUpstream struct {
 func secondsOf(t Times) BootSeconds {
 	round := func(d time.Duration) float64 { return float64(d.Milliseconds()) / 1000 }
 	return BootSeconds{Total: round(t.Total), Modules: round(t.Modules), DHCP: round(t.DHCP), Verify: round(t.Verify),
-		PrepareRoot: round(t.PrepareRoot), Rest: round(t.Rest)}
+		PrepareRoot: round(t.PrepareRoot), Rest: round(t.Rest), Devices: round(t.Devices)}
 }
 
 func networkOf(results []LinkResult) []BootNetwork {

@@ -94,13 +94,17 @@ func (s *search) run(ctx context.Context) (*Candidate, error) {
 			}
 		})
 	}
+	waited := s.watch.Begin(PhaseDevices)
+	defer func() { waited() }()
 	open := len(s.sources)
 	timer := time.NewTimer(s.limit)
 	defer timer.Stop()
 	for open > 0 {
 		select {
 		case o := <-offers:
+			waited()
 			err := s.verify(ctx, o.candidate)
+			waited = s.watch.Begin(PhaseDevices)
 			if err == nil {
 				return o.candidate, nil
 			}

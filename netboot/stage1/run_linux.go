@@ -321,8 +321,12 @@ func (s *stage) start(ctx context.Context, payload *Candidate, record BootRecord
 			return stepError("prepare-root", err, "")
 		}
 	}
+	times := s.watch.Times()
+	if times.Devices > time.Second/10 {
+		s.con.Sayf("waited %.2f s for devices", times.Devices.Seconds())
+	}
 	s.con.Sayf("starting %s from %s", m.Label, payload.Medium)
-	s.con.Sayf("%s", s.watch.Times())
+	s.con.Sayf("%s", times)
 	if err := s.writeRecord(record); err != nil {
 		return stepError("leave boot record", err, "")
 	}

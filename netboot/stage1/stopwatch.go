@@ -17,6 +17,9 @@ const (
 	PhaseModules
 	PhasePrepareRoot
 	PhaseDHCP
+	// PhaseDevices is the wait for hardware whose driver is there: a USB stick
+	// that the kernel gives a second to settle. It is a part of the rest.
+	PhaseDevices
 	phaseCount
 )
 
@@ -64,9 +67,10 @@ func (s *Stopwatch) settle() {
 	s.last = now
 }
 
-// Times is how long the first stage took, and its parts.
+// Times is how long the first stage took, and its parts. Devices is a part of
+// Rest, the others add up to Total.
 type Times struct {
-	Total, Modules, DHCP, Verify, PrepareRoot, Rest time.Duration
+	Total, Modules, DHCP, Verify, PrepareRoot, Rest, Devices time.Duration
 }
 
 // Times returns what was counted up to now.
@@ -80,6 +84,7 @@ func (s *Stopwatch) Times() Times {
 		DHCP:        s.spent[PhaseDHCP],
 		Verify:      s.spent[PhaseVerify],
 		PrepareRoot: s.spent[PhasePrepareRoot],
+		Devices:     s.spent[PhaseDevices],
 	}
 	t.Rest = t.Total - t.Modules - t.DHCP - t.Verify - t.PrepareRoot
 	return t

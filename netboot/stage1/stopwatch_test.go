@@ -13,6 +13,7 @@ func TestStopwatch(t *testing.T) {
 	w := NewStopwatch(func() time.Duration { return now })
 	pass := func(s int) { now += time.Duration(s) * time.Second }
 
+	endDevices := w.Begin(PhaseDevices)
 	pass(1) // rest
 	endModules := w.Begin(PhaseModules)
 	pass(2) // modules
@@ -21,6 +22,7 @@ func TestStopwatch(t *testing.T) {
 	endModules()
 	pass(8) // verify
 	endVerify()
+	endDevices()
 	endDHCP := w.Begin(PhaseDHCP)
 	inner := w.Begin(PhaseDHCP)
 	pass(16)
@@ -33,7 +35,7 @@ func TestStopwatch(t *testing.T) {
 	endPrepare()
 
 	want := Times{Total: 127 * time.Second, Modules: 2 * time.Second, Verify: 12 * time.Second,
-		DHCP: 48 * time.Second, PrepareRoot: 64 * time.Second, Rest: time.Second}
+		DHCP: 48 * time.Second, PrepareRoot: 64 * time.Second, Rest: time.Second, Devices: time.Second}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Times(), -want +got:\n%s", diff)
 	}
