@@ -49,7 +49,7 @@ func (s *sums) add(ctx context.Context, name, path string) {
 		if err != nil {
 			return err
 		}
-		defer f.Close() //nolint:errcheck // only read
+		defer f.Close() // only read
 		h := sha256.New()
 		if _, err := io.Copy(h, &ctxReader{ctx, f}); err != nil {
 			return fmt.Errorf("hash %s: %w", name, err)

@@ -2,6 +2,7 @@ package imagebuild
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -26,7 +27,7 @@ func TestFormatsInitrd(t *testing.T) {
 	in := cpio.NewInitrd(f)
 	for {
 		segment, archive, err := in.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -35,7 +36,7 @@ func TestFormatsInitrd(t *testing.T) {
 		fmt.Fprintf(&got, "# %s\n", cmp.Or(segment.Compression, "plain"))
 		for {
 			h, err := archive.Next()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			if err != nil {

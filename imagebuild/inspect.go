@@ -57,7 +57,7 @@ func startsWith(path string, at int64, signature string) bool {
 	if err != nil {
 		return false
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close() // only read
 	have := make([]byte, len(signature))
 	_, err = f.ReadAt(have, at)
 	return err == nil && string(have) == signature
@@ -207,14 +207,14 @@ func inspectNetbootPayload(ctx context.Context, dir string, m *manifest.Manifest
 		report.problem("%v", err)
 		return nil
 	}
-	defer payload.Close() //nolint:errcheck // only read
+	defer payload.Close() // only read
 	if err := checkPayload(ctx, m, manifestPayloadName, payload, report, progress); err != nil {
 		return err
 	}
 	report.Size += m.Payload.Size
 	embedded := false
 	if archive, err := os.Open(filepath.Join(dir, payloadCPIOName)); err == nil {
-		defer archive.Close() //nolint:errcheck // only read
+		defer archive.Close() // only read
 		embedded = true
 		err := checkDerived(payloadCPIOName, archive, func(w io.Writer) error {
 			return writePayloadCPIO(w, raw, io.NewSectionReader(payload, 0, m.Payload.Size), m.Payload.Size)

@@ -22,7 +22,7 @@ func inspectISO(ctx context.Context, path string, report *Report, progress Progr
 	if err != nil {
 		return err
 	}
-	defer f.Close()                    //nolint:errcheck // only read
+	defer f.Close()                    // only read
 	size, err := f.Seek(0, io.SeekEnd) // also right for a block device
 	if err != nil {
 		return err

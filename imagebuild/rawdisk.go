@@ -93,7 +93,7 @@ func inspectRaw(ctx context.Context, path string, report *Report, progress Progr
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close() // only read
 	if report.Size, err = f.Seek(0, io.SeekEnd); err != nil {
 		return err
 	}

@@ -187,7 +187,7 @@ func (w *setWriter) copy(name, from string, size int64) error {
 	if err != nil {
 		return err
 	}
-	defer in.Close() //nolint:errcheck // only read
+	defer in.Close() // only read
 	return w.file(name, size, func(f io.Writer) error {
 		n, err := io.Copy(f, &ctxReader{w.ctx, in})
 		if err == nil && n != size {
@@ -276,7 +276,7 @@ func (p *Plan) writeEmbedded(w *setWriter, made *parts) error {
 	if err != nil {
 		return err
 	}
-	defer in.Close() //nolint:errcheck // only read
+	defer in.Close() // only read
 	// The archive's own size is not known before; the payload's is near.
 	size := made.manifest.Payload.Size
 	counted := &counter{}

@@ -30,7 +30,7 @@ func newRealNix(t *testing.T) *realNix {
 		}
 	})
 	conf := filepath.Join(dir, "conf")
-	text := "build-users-group =\nsandbox = true\nsandbox-paths = /bin /usr /lib /lib64\nsubstitute = false\nsubstituters =\n" //nolint:misspell // that is how nix.conf spells it
+	text := "build-users-group =\nsandbox = true\nsandbox-paths = /bin /usr /lib /lib64\nsubstitute = false\nsubstituters =\n"
 	writeFile(t, filepath.Join(conf, "nix.conf"), text)
 	return &realNix{
 		store: nix.Store{Dir: filepath.Join(dir, "root")},

@@ -14,6 +14,7 @@ import (
 // Cause is why QEMU ended.
 type Cause string
 
+// The causes.
 const (
 	PoweredOff Cause = "powered-off" // the guest switched itself off
 	Reset      Cause = "reset"       // the guest rebooted, under ExitOnReboot

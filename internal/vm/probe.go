@@ -50,7 +50,7 @@ func (p Prober) Choose(ctx context.Context) (Verdict, error) {
 	}
 	dev, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
 	if err != nil {
-		return Verdict{Accel: TCG, Reason: err.Error(), At: p.Now()}, nil
+		return Verdict{Accel: TCG, Reason: err.Error(), At: p.Now()}, nil //nolint:nilerr // no KVM is an answer, and says why
 	}
 	if err := dev.Close(); err != nil {
 		return Verdict{}, fmt.Errorf("probe KVM: %w", err)
@@ -74,7 +74,7 @@ func (p Prober) probe(ctx context.Context, program string) (Accel, string, error
 	if err != nil {
 		return "", "", fmt.Errorf("probe KVM: %w", err)
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // a few hundred bytes in the temporary folder
+	defer os.RemoveAll(dir) // a few hundred bytes in the temporary folder
 	disk := filepath.Join(dir, "probe.img")
 	if err := os.WriteFile(disk, bootDisk(probeMessage+"\r\n", powerOff()), 0o600); err != nil {
 		return "", "", fmt.Errorf("probe KVM: %w", err)

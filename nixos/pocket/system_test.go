@@ -223,7 +223,7 @@ func TestModules(t *testing.T) {
 			t.Errorf("module %s is missing", want)
 		}
 	}
-	err = fs.WalkDir(system.ModulesFS(), ".", func(name string, entry fs.DirEntry, err error) error {
+	err = fs.WalkDir(system.ModulesFS(), ".", func(name string, _ fs.DirEntry, err error) error {
 		if strings.Contains(name, "/gpu/") || strings.HasPrefix(name, "kernel/sound") {
 			t.Errorf("a node has no use for %s", name)
 		}
