@@ -3,6 +3,7 @@ package imagebuild
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io/fs"
@@ -13,6 +14,7 @@ import (
 	"xnodeos.org/internal/atomicfile"
 	"xnodeos.org/internal/manifest"
 	"xnodeos.org/internal/nix"
+	"xnodeos.org/internal/verity"
 )
 
 // Names in the payload's root: the content of /nix/store, and beside it what
@@ -36,12 +38,16 @@ func (p *Plan) cachedPayload(ctx context.Context, cache string, progress Progres
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return "", manifest.Payload{}, fmt.Errorf("cache: %w", err)
 	}
-	if err := p.writePayload(ctx, file, progress); err != nil {
+	tree, err := p.writePayload(ctx, file, progress)
+	if err != nil {
 		return "", manifest.Payload{}, fmt.Errorf("payload: %w", err)
 	}
 	payload, err := hashPayload(file, progress)
 	if err != nil {
 		return "", manifest.Payload{}, fmt.Errorf("payload: %w", err)
+	}
+	if tree.DataBlocks > 0 {
+		payload.Verity = manifest.NewVerity(tree)
 	}
 	data, err := json.Marshal(payload)
 	if err != nil {
@@ -72,10 +78,12 @@ func readCachedPayload(ctx context.Context, file, meta string, progress Progress
 	return payload, err
 }
 
-func (p *Plan) writePayload(ctx context.Context, file string, progress Progress) error {
+// writePayload writes the squashfs, and behind it the hash tree over it.
+func (p *Plan) writePayload(ctx context.Context, file string, progress Progress) (verity.Tree, error) {
+	var none verity.Tree
 	var registration bytes.Buffer
 	if err := nix.WriteRegistration(&registration, p.in.Closure); err != nil {
-		return err
+		return none, err
 	}
 	store := squashfs.Source{}
 	for _, info := range p.in.Closure {
@@ -87,16 +95,27 @@ func (p *Plan) writePayload(ctx context.Context, file string, progress Progress)
 	}
 	out, err := atomicfile.Create(file, 0o666)
 	if err != nil {
-		return err
+		return none, err
 	}
-	defer out.Abort()
+	defer out.Abort() //nolint:errcheck // after Commit it does nothing
 	stage := progress.Start("squashfs", p.Closure.NarSize)
-	_, err = squashfs.Write(ctx, out, src, squashfs.Options{Progress: func(done, _ int64) { stage.Set(done) }})
+	stats, err := squashfs.Write(ctx, out, src, squashfs.Options{Progress: func(done, _ int64) { stage.Set(done) }})
 	stage.End(err)
 	if err != nil {
-		return err
+		return none, err
 	}
-	return out.Commit()
+	if stats.Size <= verity.BlockSize {
+		return none, out.Commit() // one block has no tree
+	}
+	// The salt only has to differ between payloads.
+	tree, hashes, err := verity.Build(ctx, out, stats.Size, sha256.Sum256([]byte("xnodeos verity "+p.Closure.Digest)))
+	if err != nil {
+		return none, err
+	}
+	if _, err := out.WriteAt(hashes, tree.Offset); err != nil {
+		return none, err
+	}
+	return tree, out.Commit()
 }
 
 func hashPayload(file string, progress Progress) (manifest.Payload, error) {

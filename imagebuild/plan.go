@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"xnodeos.org/imagebuild/iso"
 	"xnodeos.org/imagebuild/sbom"
 	"xnodeos.org/internal/kmod"
 	"xnodeos.org/internal/manifest"
@@ -20,13 +21,14 @@ import (
 // button.
 const consoles = "console=tty0 console=ttyS0,115200 panic=10"
 
-// Limits of the command line: x86's boot protocol takes 2047 bytes.
-const maxCmdline = 2047
+// maxCmdline leaves room for what the loaders put before the line: x86's boot
+// protocol takes 2047 bytes, and what is cut off would be the manifest.
+const maxCmdline = iso.MaxCommandLine
 
 // Revisions name what the writers do; they are part of the cache keys, and
 // grow whenever the same input gives other bytes.
 const (
-	payloadRevision = "payload-2"
+	payloadRevision = "payload-3"
 	initrdRevision  = "initrd-1"
 )
 
@@ -165,7 +167,7 @@ func (p *Plan) checkCmdline() error {
 		return fmt.Errorf("kernel parameters %q contain a line break; mend boot.kernelParams", p.Cmdline)
 	}
 	if n := len(ukiCmdline(p.Cmdline, manifest.DigestOf(nil), p.opt.PayloadURLs)); n > maxCmdline {
-		return fmt.Errorf("the kernel command line has %d bytes, x86 takes %d; shorten boot.kernelParams or the payload URLs", n, maxCmdline)
+		return fmt.Errorf("the kernel command line has %d bytes, there is room for %d; shorten boot.kernelParams or the payload URLs", n, maxCmdline)
 	}
 	return nil
 }

@@ -15,6 +15,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"xnodeos.org/internal/verity"
 )
 
 const (
@@ -26,6 +28,8 @@ const (
 	MaxSize = 16 << 20
 	// FileName is the name of a manifest beside its payload.
 	FileName = "manifest.json"
+
+	verityAlgorithm = "sha256"
 )
 
 // Handover is the way in which the first stage starts the system.
@@ -87,6 +91,34 @@ type Payload struct {
 	SHA256    string   `json:"sha256"`
 	ChunkSize int64    `json:"chunk_size"`
 	Chunks    []string `json:"chunks"`
+	// Verity is the hash tree at the payload's end; nil where there is none.
+	Verity *Verity `json:"verity,omitempty"`
+}
+
+// Verity says how the kernel checks the payload block by block (package
+// verity). The tree lies in the payload itself, right behind the data.
+type Verity struct {
+	Algorithm  string `json:"algorithm"`   // "sha256"
+	BlockSize  int64  `json:"block_size"`  // bytes, 4096
+	DataBlocks int64  `json:"data_blocks"` // from the payload's start
+	Root       string `json:"root"`        // 64 hex digits
+	Salt       string `json:"salt"`        // 64 hex digits
+}
+
+// NewVerity describes a tree.
+func NewVerity(t verity.Tree) *Verity {
+	return &Verity{
+		Algorithm: verityAlgorithm, BlockSize: verity.BlockSize, DataBlocks: t.DataBlocks,
+		Root: hex.EncodeToString(t.Root[:]), Salt: hex.EncodeToString(t.Salt[:]),
+	}
+}
+
+// Tree is the tree that v describes. It is only defined for a valid manifest.
+func (v *Verity) Tree() verity.Tree {
+	t := verity.Tree{DataBlocks: v.DataBlocks, Offset: v.DataBlocks * verity.BlockSize}
+	hex.Decode(t.Root[:], []byte(v.Root)) //nolint:errcheck // validated
+	hex.Decode(t.Salt[:], []byte(v.Salt)) //nolint:errcheck // validated
+	return t
 }
 
 // Encode returns the canonical encoding: json.MarshalIndent with two spaces,

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"xnodeos.org/internal/verity"
 )
 
 var update = flag.Bool("update", false, "write golden files anew")
@@ -123,7 +125,7 @@ func TestParseRefuses(t *testing.T) {
 		{"too large", make([]byte, MaxSize+1), "allowed are 16777216"},
 		{"version", changed(t, 2, "v"), "version 2; this program reads version 1"},
 		{"no version", changed(t, nil, "v"), "version 0"},
-		{"critical", changed(t, []string{"label", "verity"}, "critical"), `critical key "verity"`},
+		{"critical", changed(t, []string{"label", "future"}, "critical"), `critical key "future"`},
 		{"label", changed(t, "a b", "label"), `label "a b"`},
 		{"no label", changed(t, nil, "label"), `label ""`},
 		{"arch", changed(t, "x86_64-darwin", "arch"), "x86_64-linux"},
@@ -168,7 +170,7 @@ func TestParseRefuses(t *testing.T) {
 
 func TestParseIgnoresUnknownKeys(t *testing.T) {
 	t.Parallel()
-	for _, keys := range [][]string{{"verity"}, {"payload", "verity"}, {"kernel", "signer"}} {
+	for _, keys := range [][]string{{"verity"}, {"payload", "future"}, {"kernel", "signer"}} {
 		m, err := Parse(changed(t, map[string]any{"root": "00"}, keys...))
 		if err != nil {
 			t.Errorf("unknown key %q: %v", keys, err)
@@ -223,4 +225,44 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("two encodings of one manifest: %v\n%s\n%s", err, first, second)
 		}
 	})
+}
+
+// TestVerity takes a manifest with a hash tree through the encoding and
+// refuses each number that does not fit.
+func TestVerity(t *testing.T) {
+	tree := verity.Tree{Root: [32]byte{1}, Salt: [32]byte{2}, DataBlocks: 300}
+	tree.Offset = tree.DataBlocks * verity.BlockSize
+	fresh := func() *Manifest {
+		m := example(t)
+		m.Payload.Size = tree.Offset + verity.Size(tree.DataBlocks)
+		m.Payload.Chunks = m.Payload.Chunks[:1]
+		m.Payload.Verity = NewVerity(tree)
+		return m
+	}
+	data, err := fresh().Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := Parse(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := m.Payload.Verity.Tree(); got != tree {
+		t.Errorf("tree = %+v; want %+v", got, tree)
+	}
+	for name, change := range map[string]func(*Verity){
+		"algorithm":    func(v *Verity) { v.Algorithm = "md5" },
+		"block size":   func(v *Verity) { v.BlockSize = 512 },
+		"root":         func(v *Verity) { v.Root = v.Root[1:] },
+		"salt":         func(v *Verity) { v.Salt = "x" + v.Salt[1:] },
+		"few blocks":   func(v *Verity) { v.DataBlocks = 1 },
+		"many blocks":  func(v *Verity) { v.DataBlocks = 301 },
+		"other blocks": func(v *Verity) { v.DataBlocks = 1 << 62 },
+	} {
+		m := fresh()
+		change(m.Payload.Verity)
+		if _, err := m.Encode(); err == nil {
+			t.Errorf("a wrong %s was taken", name)
+		}
+	}
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf8"
+
+	"xnodeos.org/internal/verity"
 )
 
 const (
@@ -95,6 +97,22 @@ func (p *Payload) validate() error {
 		if !isHash(c) {
 			return fmt.Errorf("%q: hash %q of chunk %d is not 64 lower-case hex digits", p.Name, c, i)
 		}
+	}
+	if p.Verity != nil {
+		return p.Verity.validate(p)
+	}
+	return nil
+}
+
+func (v *Verity) validate(p *Payload) error {
+	switch {
+	case v.Algorithm != verityAlgorithm || v.BlockSize != verity.BlockSize:
+		return fmt.Errorf("%q: verity with %q and blocks of %d; allowed are %q and %d", p.Name, v.Algorithm, v.BlockSize, verityAlgorithm, verity.BlockSize)
+	case !isHash(v.Root) || !isHash(v.Salt):
+		return fmt.Errorf("%q: root %q or salt %q of verity is not 64 lower-case hex digits", p.Name, v.Root, v.Salt)
+	case v.DataBlocks < 2 || v.DataBlocks > p.Size/verity.BlockSize ||
+		v.DataBlocks*verity.BlockSize+verity.Size(v.DataBlocks) != p.Size:
+		return fmt.Errorf("%q: %d data blocks of verity and their tree do not make %d bytes", p.Name, v.DataBlocks, p.Size)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package testkit
 
 import (
 	"encoding/binary"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,7 +33,7 @@ func WriteToyStore(dir string) error {
 		ToySystem + "/kernel-params": "quiet loglevel=4",
 		ToySystem + "/etc/fstab":     "tmpfs / tmpfs mode=0755 0 0\n",
 		ToySystem + "/sw/bin/true":   "#!/bin/sh\n",
-		ToyKernel + "/bzImage":       strings.Repeat("kernel ", 10000),
+		ToyKernel + "/bzImage":       string(toyNoise(70000)),
 		ToyOther + "/file":           "nobody refers to this",
 		modules + "modules.dep": "kernel/fs/squashfs/squashfs.ko:\n" +
 			"kernel/fs/overlayfs/overlay.ko: kernel/fs/squashfs/squashfs.ko\n",
@@ -84,6 +85,13 @@ func ToyLoaders() map[string][]byte {
 		"isohdpfx.bin":        []byte(strings.Repeat("m", 432)),
 		"systemd-bootx64.efi": []byte(strings.Repeat("MZ boot", 100)),
 	}
+}
+
+// toyNoise does not compress, so that a payload of it has several blocks.
+func toyNoise(n int) []byte {
+	b := make([]byte, n)
+	rand.NewChaCha8([32]byte{'t', 'o', 'y'}).Read(b) //nolint:errcheck // documented never to fail
+	return b
 }
 
 // toyModule is an ELF file with a .modinfo section and nothing else.

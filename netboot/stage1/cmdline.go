@@ -115,6 +115,9 @@ type Options struct {
 	Panic time.Duration
 	// Debug asks for more lines, and for a dump of the state instead of a reboot.
 	Debug bool
+	// Blocks asks for the kernel to check each block of the payload as it is
+	// read, instead of the whole before it is used.
+	Blocks bool
 	// Network holds dracut's words as they were written: ip=, nameserver=, ...
 	Network  []string
 	Upstream Upstream
@@ -157,6 +160,11 @@ func (o *Options) take(w Word) string {
 		o.Panic = time.Duration(seconds) * time.Second
 	case "xnode.debug":
 		o.Debug = !w.HasValue || w.Value != "0"
+	case "xnode.verify":
+		if w.Value != "whole" && w.Value != "blocks" {
+			return fmt.Sprintf("xnode.verify=%q ignored: allowed are whole and blocks", w.Value)
+		}
+		o.Blocks = w.Value == "blocks"
 	case "xnode.payload", "xnode.record", "xnode.state", "xnode.install":
 		return fmt.Sprintf("%s= ignored: this first stage does not know it yet", w.Key)
 	case "XNODE_UUID":

@@ -17,8 +17,9 @@ import (
 	"xnodeos.org/internal/manifest"
 )
 
-// buildRoot makes the new root around the squashfs file.
-func buildRoot(modules *Modules, path string) error {
+// buildRoot makes the new root around the squashfs file. With a tree the kernel
+// checks each block of it.
+func buildRoot(modules *Modules, path string, tree *manifest.Verity) error {
 	if err := modules.Load("loop", "squashfs", "overlay"); err != nil {
 		return err
 	}
@@ -28,7 +29,13 @@ func buildRoot(modules *Modules, path string) error {
 	}
 	// The mount holds the loop device from here on.
 	defer loop.Close()
-	for _, step := range rootMounts(loop.Name()) {
+	device := loop.Name()
+	if tree != nil {
+		if device, err = mapVerity(device, tree.Tree()); err != nil {
+			return err
+		}
+	}
+	for _, step := range rootMounts(device) {
 		for _, dir := range step.Dirs {
 			if err := os.MkdirAll(dir, 0o755); err != nil {
 				return fmt.Errorf("make new root: %w", err)

@@ -21,6 +21,9 @@ type Candidate struct {
 	Medium string
 	// Path is the squashfs file.
 	Path string
+	// Blocks says that the kernel is to check each block as it is read, because
+	// the bytes were not checked.
+	Blocks bool
 	// Keep makes the place of the file permanent and returns its path after that;
 	// nil where it is so already.
 	Keep func() (string, error)
@@ -66,6 +69,9 @@ type search struct {
 	watch   *Stopwatch
 	con     *Console
 	limit   time.Duration // without a candidate
+	// blocks says whether the kernel will check each block as it is read; nil
+	// means that it cannot.
+	blocks func() error
 
 	rejected []string
 }
@@ -179,9 +185,21 @@ func (s *search) failed(cause error) error {
 
 // verify reads the whole payload. A read error is tried again; a wrong byte is
 // final.
+//
+// Where the kernel can check blocks, only the length is looked at here: what is
+// used is read once, and checked then.
 func (s *search) verify(ctx context.Context, c *Candidate) error {
 	defer s.watch.Begin(PhaseVerify)()
 	mb := float64(c.Manifest.Payload.Size) / 1e6
+	if c.Manifest.Payload.Verity != nil && s.blocks != nil {
+		err := s.blocks()
+		if err == nil {
+			c.Blocks = true
+			s.con.Sayf("found %s on %s, each block of %.1f MB is checked when it is read", c.Manifest.Label, c.Medium, mb)
+			return checkFileSize(c)
+		}
+		s.con.Sayf("the kernel cannot check blocks, so the whole payload is read first: %v", err)
+	}
 	s.con.Sayf("found %s on %s, checking %.1f MB", c.Manifest.Label, c.Medium, mb)
 	for try := 0; ; try++ {
 		err := s.verifyOnce(ctx, c)
@@ -255,6 +273,15 @@ func verifyFile(ctx context.Context, c *Candidate, steps chan int64) error {
 		default:
 		}
 	})
+}
+
+func checkFileSize(c *Candidate) error {
+	f, err := os.Open(c.Path)
+	if err != nil {
+		return fmt.Errorf("open payload: %w", err)
+	}
+	defer f.Close()
+	return checkSize(f, c.Manifest.Payload.Size)
 }
 
 // checkSize sees a payload that was cut off before its bytes are read: an initrd

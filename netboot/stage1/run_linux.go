@@ -201,13 +201,17 @@ func (s *stage) background(step string, f func()) {
 }
 
 func (s *stage) search(want wantedManifest) *search {
-	return &search{
+	found := &search{
 		sources: []payloadSource{
 			&embeddedSource{root: "/", want: want},
 			&localSource{volumes: s.volumes, mounter: kernelMounter{s.modules}, want: want, kind: mediumKind, tried: map[string]bool{}},
 		},
 		watch: s.watch, con: s.con, limit: searchLimit,
 	}
+	if s.options.Blocks {
+		found.blocks = func() error { return s.modules.Load("dm_mod", "dm_verity") }
+	}
+	return found
 }
 
 // handOver builds the new root, leaves what the system needs, and becomes its
@@ -221,8 +225,12 @@ func (s *stage) handOver(ctx context.Context, payload *Candidate, config func() 
 		}
 	}
 	s.con.Debugf("payload checked")
-	if err := buildRoot(s.modules, path); err != nil {
-		return stepError("build new root", err, "")
+	var tree *manifest.Verity
+	if payload.Blocks {
+		tree = payload.Manifest.Payload.Verity
+	}
+	if err := buildRoot(s.modules, path, tree); err != nil {
+		return stepError("build new root", err, "if this is an input/output error the medium is damaged: write it again")
 	}
 	if err := checkSystem(payload.Manifest); err != nil {
 		return stepError("look at system", err, "write the artifact again")
