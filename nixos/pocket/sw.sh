@@ -10,6 +10,10 @@ for tree in $trees; do
   for program in "$tree"/bin/*; do
     if [ -e "$program" ]; then ln -sf "$program" "$out/bin/"; fi
   done
+  if [ -d "$tree/libexec" ]; then
+    mkdir -p "$out/libexec"
+    ln -s "$tree"/libexec/* "$out/libexec/"
+  fi
 done
 ln -s bin "$out/sbin"
 ln -s "$systemd/lib/systemd" "$systemd/lib/udev" "$out/lib/"

@@ -20,6 +20,14 @@ for source in $sources; do
       fi
     done
   done
+  for file in "$source"/usr/libexec/*/*; do
+    # links of the package to its own programs, by their place on Debian
+    if [ -L "$file" ]; then
+      link="$out/libexec/${file#"$source/usr/libexec/"}"
+      mkdir -p "$(dirname "$link")"
+      ln -s "$out/bin/$(basename "$(readlink "$file")")" "$link"
+    fi
+  done
   for folder in lib/systemd lib/udev; do
     if [ -d "$source/$folder" ]; then
       mkdir -p "$out/$folder"
