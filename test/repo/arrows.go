@@ -227,10 +227,12 @@ func component(path string) string {
 	return ""
 }
 
-// adapter names the folder directly below a component that a package is in.
+// adapter names the folder directly below agent or netboot that a package is
+// in. The folders below imagebuild are formats, and a format may hold another:
+// the payload partition of a raw disk is an ISO volume.
 func adapter(path string) string {
 	parts := strings.Split(path, "/")
-	if len(parts) < 2 || component(path) == "" || parts[1] == "internal" {
+	if len(parts) < 2 || component(path) == "" || parts[0] == "imagebuild" || parts[1] == "internal" {
 		return ""
 	}
 	return parts[0] + "/" + parts[1]

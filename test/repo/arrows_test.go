@@ -65,6 +65,7 @@ func TestArrowsFindWrongImports(t *testing.T) {
 		{"imagebuild to writer", Package{ImportPath: m + "imagebuild", Imports: []string{m + "imagebuild/squashfs"}}, ""},
 		{"writer to imagebuild", Package{ImportPath: m + "imagebuild/squashfs", Imports: []string{m + "imagebuild"}}, "format writer"},
 		{"adapter to adapter", Package{ImportPath: m + "netboot/dhcp", Imports: []string{m + "netboot/tftp"}}, "no other adapter"},
+		{"format to format", Package{ImportPath: m + "imagebuild/raw", Imports: []string{m + "imagebuild/iso"}}, ""},
 		{"adapter to its own part", Package{ImportPath: m + "netboot/dhcp", Imports: []string{m + "netboot/dhcp/lease"}}, ""},
 		{"domain to net", Package{ImportPath: m + "netboot", Imports: []string{"net/http"}}, "do not run programs"},
 		{"domain to exec", Package{ImportPath: m + "agent", Imports: []string{"os/exec"}}, "do not run programs"},
