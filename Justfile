@@ -32,7 +32,7 @@ fmt:
     gofmt -w $(git ls-files '*.go')
 
 lint:
-    go tool -modfile=tools.mod golangci-lint run ./...
+    GOLANGCI_LINT_CACHE={{justfile_directory()}}/build/test/lint-cache go tool -modfile=tools.mod golangci-lint run ./...
 
 # Measurements, e.g. just bench image
 bench NAME:
