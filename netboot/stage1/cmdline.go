@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"xnodeos.org/internal/nodeconfig"
+	"xnodeos.org/netboot/stage1/fetch"
 )
 
 // Word is one word of the kernel command line. HasValue tells "a=" from "a".
@@ -118,6 +119,8 @@ type Options struct {
 	// Blocks asks for the kernel to check each block of the payload as it is
 	// read, instead of the whole before it is used.
 	Blocks bool
+	// Payload are the mirrors of xnode.payload=, in their order.
+	Payload []fetch.Mirror
 	// Network holds dracut's words as they were written: ip=, nameserver=, ...
 	Network  []string
 	Upstream Upstream
@@ -135,13 +138,19 @@ const maxPanic = 24 * time.Hour
 // note for the console.
 func ParseOptions(words []Word) (Options, []string) {
 	o := Options{Panic: DefaultPanic}
-	var notes []string
+	var notes, payload []string
 	for _, w := range words {
+		if w.Key == "xnode.payload" {
+			payload = append(payload, w.Value)
+			continue
+		}
 		if note := o.take(w); note != "" {
 			notes = append(notes, note)
 		}
 	}
-	return o, notes
+	mirrors, more := parsePayloadWords(payload)
+	o.Payload = mirrors
+	return o, append(notes, more...)
 }
 
 func (o *Options) take(w Word) string {
@@ -165,7 +174,7 @@ func (o *Options) take(w Word) string {
 			return fmt.Sprintf("xnode.verify=%q ignored: allowed are whole and blocks", w.Value)
 		}
 		o.Blocks = w.Value == "blocks"
-	case "xnode.payload", "xnode.record", "xnode.state", "xnode.install":
+	case "xnode.record", "xnode.state", "xnode.install":
 		return fmt.Sprintf("%s= ignored: this first stage does not know it yet", w.Key)
 	case "XNODE_UUID":
 		o.Upstream.UUID = w.Value

@@ -102,7 +102,7 @@ func TestParseOptionsNotes(t *testing.T) {
 		{"xnode.panic=soon", "0 to 86400 seconds"},
 		{"xnode.panic=99999999", "0 to 86400 seconds"},
 		{"xnode.panic=-1", "0 to 86400 seconds"},
-		{"xnode.payload=http://h/", "does not know it yet"},
+		{"xnode.payload=ftp://h/", "want http://"},
 		{"xnode.manifst=sha256:ab", "no such word"},
 	}
 	for _, tt := range tests {

@@ -45,6 +45,7 @@ func (s *stage) startConfig(ctx context.Context, brought broughtConfig) <-chan s
 			set = s.settle(merged)
 		}
 		done <- set
+		s.networks <- set.network
 		if err := s.modules.Load("af_packet"); err != nil {
 			s.con.Debugf("%v", err)
 		}

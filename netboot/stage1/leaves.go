@@ -36,6 +36,7 @@ type BootSeconds struct {
 	Total       float64 `json:"total"`
 	Modules     float64 `json:"modules"`
 	DHCP        float64 `json:"dhcp"`
+	Fetch       float64 `json:"fetch"`
 	Verify      float64 `json:"verify"`
 	PrepareRoot float64 `json:"prepare_root"`
 	Rest        float64 `json:"rest"`
@@ -59,7 +60,7 @@ type BootUpstream struct {
 
 func secondsOf(t Times) BootSeconds {
 	round := func(d time.Duration) float64 { return float64(d.Milliseconds()) / 1000 }
-	return BootSeconds{Total: round(t.Total), Modules: round(t.Modules), DHCP: round(t.DHCP), Verify: round(t.Verify),
+	return BootSeconds{Total: round(t.Total), Modules: round(t.Modules), DHCP: round(t.DHCP), Fetch: round(t.Fetch), Verify: round(t.Verify),
 		PrepareRoot: round(t.PrepareRoot), Rest: round(t.Rest), Devices: round(t.Devices)}
 }
 

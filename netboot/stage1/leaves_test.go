@@ -91,7 +91,7 @@ func checkRecord(t *testing.T, name string) {
 		t.Fatal(err)
 	}
 	const text = `{"v":1,"manifest":"sha256:ab","system":"/nix/store/x","label":"pocket-1","medium":"cd /dev/sr0","sequence":7,"time":9,
-		"seconds":{"total":3.5,"modules":1,"dhcp":0,"verify":0,"prepare_root":0,"rest":2.5,"devices":0},
+		"seconds":{"total":3.5,"modules":1,"dhcp":0,"fetch":0,"verify":0,"prepare_root":0,"rest":2.5,"devices":0},
 		"network":[{"mac":"52:54:00:00:00:02","address":"10.0.2.15/24","gateway":"10.0.2.2","from":"dhcp"}],
 		"upstream":{"uuid":"u-1","config_remote":"https://h/p"},"notes":[]}`
 	if err := json.Unmarshal([]byte(text), &want); err != nil {

@@ -17,6 +17,10 @@ import (
 // its bytes are not checked yet.
 type Candidate struct {
 	Manifest *manifest.Manifest
+	// Digest is "sha256:HEX" of the manifest's bytes.
+	Digest string
+	// Checked says that every byte was checked on its way here.
+	Checked bool
 	// Medium is where it lies, for people: "cd /dev/sr0".
 	Medium string
 	// Path is the squashfs file.
@@ -48,6 +52,12 @@ type payloadSource interface {
 	Report() []string
 }
 
+// busySource is a source that may be at work for long without a candidate, with
+// bounds of its own.
+type busySource interface {
+	Busy() bool
+}
+
 // errNoMore is how a source says that it has nothing more to offer.
 var errNoMore = errors.New("no further payload")
 
@@ -59,6 +69,7 @@ const (
 	progressStep = 3 * time.Second
 	readRetries  = 2
 	retryPause   = 2 * time.Second
+	busyLook     = time.Second
 	// askEnd bounds the end of the sources that lost: one may hang in a drive.
 	askEnd = time.Second
 )
@@ -85,7 +96,7 @@ type offer struct {
 // run returns the first candidate of which every byte is right.
 func (s *search) run(ctx context.Context) (*Candidate, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	offers := make(chan offer)
+	offers, ready := make(chan offer), make(chan offer)
 	rejects := make(chan string)
 	ended := make(chan error)
 	var asking sync.WaitGroup
@@ -93,7 +104,7 @@ func (s *search) run(ctx context.Context) (*Candidate, error) {
 	defer cancel()
 	for _, source := range s.sources {
 		asking.Go(func() {
-			err := guard(func() error { return s.ask(ctx, source, offers, rejects) })
+			err := guard(func() error { return s.ask(ctx, source, offers, ready, rejects) })
 			select {
 			case ended <- err:
 			case <-ctx.Done():
@@ -109,15 +120,17 @@ func (s *search) run(ctx context.Context) (*Candidate, error) {
 		select {
 		case o := <-offers:
 			waited()
-			err := s.verify(ctx, o.candidate)
+			winner, err := s.judge(ctx, o, ready)
 			waited = s.watch.Begin(PhaseDevices)
 			if err == nil {
-				return o.candidate, nil
+				return winner, nil
 			}
 			s.reject(fmt.Sprintf("%s: %v", o.candidate.Medium, err))
 			o.candidate.release()
 			close(o.done)
 			timer.Reset(s.limit)
+		case o := <-ready:
+			return o.candidate, nil
 		case text := <-rejects:
 			s.reject(text)
 		case err := <-ended:
@@ -126,6 +139,10 @@ func (s *search) run(ctx context.Context) (*Candidate, error) {
 				s.reject(err.Error())
 			}
 		case <-timer.C:
+			if s.busy() {
+				timer.Reset(busyLook)
+				continue
+			}
 			return nil, s.failed(fmt.Errorf("none found in %.0f s", s.limit.Seconds()))
 		case <-ctx.Done():
 			return nil, ctx.Err()
@@ -134,8 +151,36 @@ func (s *search) run(ctx context.Context) (*Candidate, error) {
 	return nil, s.failed(errors.New("none found"))
 }
 
-// ask hands on what one source offers, one candidate at a time.
-func (s *search) ask(ctx context.Context, source payloadSource, offers chan<- offer, rejects chan<- string) error {
+// judge verifies a candidate, unless meanwhile another comes that needs no
+// verification.
+func (s *search) judge(ctx context.Context, o offer, ready <-chan offer) (*Candidate, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	verified := make(chan error, 1)
+	go func() { verified <- guard(func() error { return s.verify(ctx, o.candidate) }) }()
+	select {
+	case err := <-verified:
+		return o.candidate, err
+	case faster := <-ready:
+		s.con.Sayf("%s was faster than %s", faster.candidate.Medium, o.candidate.Medium)
+		o.candidate.release()
+		return faster.candidate, nil
+	}
+}
+
+// busy says whether a source is still at work.
+func (s *search) busy() bool {
+	for _, source := range s.sources {
+		if b, ok := source.(busySource); ok && b.Busy() {
+			return true
+		}
+	}
+	return false
+}
+
+// ask hands on what one source offers, one candidate at a time; what is checked
+// already goes another way.
+func (s *search) ask(ctx context.Context, source payloadSource, offers, ready chan<- offer, rejects chan<- string) error {
 	reject := func(place string, err error) {
 		select {
 		case rejects <- fmt.Sprintf("%s: %v", place, err):
@@ -148,8 +193,12 @@ func (s *search) ask(ctx context.Context, source payloadSource, offers chan<- of
 			return err
 		}
 		o := offer{candidate: c, done: make(chan struct{})}
+		to := offers
+		if c.Checked {
+			to = ready
+		}
 		select {
-		case offers <- o:
+		case to <- o:
 		case <-ctx.Done():
 			c.release()
 			return ctx.Err()

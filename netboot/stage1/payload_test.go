@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"xnodeos.org/internal/manifest"
+	"xnodeos.org/netboot/stage1/fetch"
 )
 
 // lockedFS is a tree that changes while it is read.
@@ -59,7 +60,7 @@ func writePayload(t *testing.T, dir string, size int) wantedManifest {
 			t.Fatal(err)
 		}
 	}
-	return wantedManifest(manifest.DigestOf(encoded))
+	return wantedManifest{fetch.Check{Digest: manifest.DigestOf(encoded)}}
 }
 
 // shelf is a source that offers candidates one after another.
@@ -101,7 +102,7 @@ func newSearch(out *buffer, sources ...payloadSource) *search {
 // candidate reads the payload in dir; released counts what was given back.
 func candidate(t *testing.T, dir string, want wantedManifest, medium string, released *int) *Candidate {
 	t.Helper()
-	m, err := want.read(dir)
+	m, _, err := want.read(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,8 +241,8 @@ func TestEmbeddedSource(t *testing.T) {
 	if _, err := source.Next(t.Context(), nil); !errors.Is(err, errNoMore) {
 		t.Errorf("second Next = %v; want %v", err, errNoMore)
 	}
-	other := &embeddedSource{root: root, want: "sha256:" + wantedManifest(strings.Repeat("0", 64))}
-	if _, err := other.Next(t.Context(), nil); err == nil || !strings.Contains(err.Error(), string(want)) {
+	other := &embeddedSource{root: root, want: wantedManifest{fetch.Check{Digest: "sha256:" + strings.Repeat("0", 64)}}}
+	if _, err := other.Next(t.Context(), nil); err == nil || !strings.Contains(err.Error(), want.Digest) {
 		t.Errorf("Next with another manifest = %v; want an error that names both hashes", err)
 	}
 	if _, err := (&embeddedSource{root: t.TempDir(), want: want}).Next(t.Context(), nil); !errors.Is(err, errNoMore) {

@@ -3,11 +3,9 @@ package stage1
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -49,6 +47,8 @@ type stage struct {
 	modules *Modules
 	devices *Devices
 	volumes *Volumes
+	// networks gets the network as soon as the node config is settled.
+	networks chan *Network
 
 	stop context.CancelFunc // ends all background work
 	jobs sync.WaitGroup
@@ -58,17 +58,14 @@ type stage struct {
 // the place of this program. It returns only where not even a reboot works; PID 1
 // ends then, and the kernel panics.
 func Run(ctx context.Context) error {
-	s := &stage{con: NewConsole(uptime), watch: NewStopwatch(uptime), options: Options{Panic: DefaultPanic}}
+	s := &stage{con: NewConsole(uptime), watch: NewStopwatch(uptime), options: Options{Panic: DefaultPanic},
+		networks: make(chan *Network, 1)}
 	err := guard(func() error { return s.boot(ctx) })
 	return s.fail(ctx, err)
 }
 
 func (s *stage) boot(ctx context.Context) error {
 	if err := s.begin(); err != nil {
-		return err
-	}
-	want, err := s.manifestWord()
-	if err != nil {
 		return err
 	}
 	memory, err := readMemory()
@@ -87,6 +84,12 @@ func (s *stage) boot(ctx context.Context) error {
 		return stepError("read hand-over", err, "the memory of this machine may be bad")
 	}
 	brought := broughtConfig{embedded, takeover}
+	// A volume that anybody may plug in says nothing about trust in the payload.
+	delivered, _ := brought.with(nil)
+	want, err := s.wanted(delivered)
+	if err != nil {
+		return err
+	}
 	work, cancel := context.WithCancel(ctx)
 	s.stop = cancel
 	defer cancel()
@@ -161,18 +164,6 @@ func (s *stage) noted() []string {
 	return append([]string{}, s.notes...)
 }
 
-func (s *stage) manifestWord() (wantedManifest, error) {
-	const remedy = "boot with xnode.manifest=sha256:HEX, the word that `xnodeos image build` writes beside the payload"
-	if s.options.Manifest == "" {
-		return "", stepError("find payload", errors.New("the command line names no manifest, so that no payload can be trusted"), remedy)
-	}
-	hex, ok := strings.CutPrefix(s.options.Manifest, "sha256:")
-	if !ok || len(hex) != 64 || strings.Trim(hex, "0123456789abcdef") != "" {
-		return "", stepError("find payload", fmt.Errorf("xnode.manifest=%q is not sha256: and 64 hex digits", s.options.Manifest), remedy)
-	}
-	return wantedManifest(s.options.Manifest), nil
-}
-
 // startDevices begins to load drivers and to look at disks.
 func (s *stage) startDevices(ctx context.Context) {
 	// ext4 and erofs ask for the checksum by a name that no device has.
@@ -205,6 +196,7 @@ func (s *stage) search(want wantedManifest) *search {
 		sources: []payloadSource{
 			&embeddedSource{root: "/", want: want},
 			&localSource{volumes: s.volumes, mounter: kernelMounter{s.modules}, want: want, kind: mediumKind, tried: map[string]bool{}},
+			s.httpSource(want),
 		},
 		watch: s.watch, con: s.con, limit: searchLimit,
 	}
@@ -279,7 +271,7 @@ func (s *stage) leave(payload *Candidate, set settings) (BootRecord, error) {
 	results := set.network.Results()
 	s.note(set.network.Notes()...)
 	record := BootRecord{
-		V: 1, Manifest: s.options.Manifest, System: payload.Manifest.System, Label: payload.Manifest.Label,
+		V: 1, Manifest: payload.Digest, System: payload.Manifest.System, Label: payload.Manifest.Label,
 		Medium: payload.Medium, Sequence: payload.Manifest.Sequence, Time: payload.Manifest.Time,
 		Network: networkOf(results), Upstream: upstreamOf(s.options.Upstream), Notes: s.noted(),
 	}
@@ -318,6 +310,9 @@ func (s *stage) setClockAndName(m *manifest.Manifest, config *nodeconfig.Config)
 // start runs in the new root.
 func (s *stage) start(ctx context.Context, payload *Candidate, record BootRecord) error {
 	m := payload.Manifest
+	if err := checkKernel(m); err != nil {
+		return stepError("look at system", err, "let kernel, initrd and payload come from one build")
+	}
 	if m.Handover == manifest.HandoverPrepareRoot {
 		end := s.watch.Begin(PhasePrepareRoot)
 		err := prepareRoot(ctx, s.con, m.System)

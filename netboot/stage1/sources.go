@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"xnodeos.org/internal/manifest"
+	"xnodeos.org/netboot/stage1/fetch"
 )
 
 // payloadDir is the folder of manifest and payload, on a medium and in the
@@ -20,29 +21,35 @@ const (
 	embeddedPayloadDir = "xnode/payload"
 )
 
-// wantedManifest is the check that ties a payload to the command line.
-type wantedManifest string
+// wantedManifest is the check that ties a payload to the command line, or to the
+// keys of the node config.
+type wantedManifest struct{ fetch.Check }
 
-// read returns the manifest in dir if it is the wanted one.
-func (w wantedManifest) read(dir string) (*manifest.Manifest, error) {
-	f, err := os.Open(filepath.Join(dir, manifest.FileName))
+// read returns the manifest in dir and its digest if it is a wanted one.
+func (w wantedManifest) read(dir string) (*manifest.Manifest, string, error) {
+	data, err := readBounded(filepath.Join(dir, fetch.ManifestName), manifest.MaxSize)
 	if err != nil {
-		return nil, fmt.Errorf("open manifest: %w", err)
+		return nil, "", fmt.Errorf("read manifest: %w", err)
+	}
+	var signature []byte
+	if w.NeedsSignature() {
+		signature, err = readBounded(filepath.Join(dir, fetch.SignatureName), fetch.MaxSignature)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // without one, Accept says what to do
+			return nil, "", fmt.Errorf("read manifest: %w", err)
+		}
+	}
+	m, err := w.Accept(data, signature)
+	return m, manifest.DigestOf(data), err
+}
+
+// readBounded reads a file up to one byte past its limit.
+func readBounded(name string, limit int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, manifest.MaxSize+1))
-	if err != nil {
-		return nil, fmt.Errorf("read manifest: %w", err)
-	}
-	if got := manifest.DigestOf(data); got != string(w) {
-		return nil, fmt.Errorf("%s is %s, the command line names %s: the medium belongs to another kernel and initrd, or was changed",
-			manifest.FileName, got, string(w))
-	}
-	m, err := manifest.Parse(data)
-	if err != nil {
-		return nil, fmt.Errorf("read manifest: %w", err)
-	}
-	return m, nil
+	return io.ReadAll(io.LimitReader(f, limit+1))
 }
 
 // embeddedSource is the payload that came inside the initrd.
@@ -61,11 +68,11 @@ func (e *embeddedSource) Next(_ context.Context, _ func(string, error)) (*Candid
 	if _, err := os.Lstat(filepath.Join(dir, manifest.FileName)); errors.Is(err, fs.ErrNotExist) {
 		return nil, errNoMore
 	}
-	m, err := e.want.read(dir)
+	m, digest, err := e.want.read(dir)
 	if err != nil {
 		return nil, fmt.Errorf("payload in the initrd: %w", err)
 	}
-	return &Candidate{Manifest: m, Medium: "the initrd", Path: filepath.Join(dir, m.Payload.Name)}, nil
+	return &Candidate{Manifest: m, Digest: digest, Medium: "the initrd", Path: filepath.Join(dir, m.Payload.Name)}, nil
 }
 
 func (e *embeddedSource) Report() []string { return nil }
@@ -116,13 +123,14 @@ func (l *localSource) try(v Volume) (*Candidate, error) {
 		return nil, err
 	}
 	place := filepath.Join(dir, mediumPayloadDir)
-	m, err := l.want.read(place)
+	m, digest, err := l.want.read(place)
 	if err != nil {
 		l.mounter.Unmount(dir)
 		return nil, err
 	}
 	return &Candidate{
 		Manifest: m,
+		Digest:   digest,
 		Medium:   l.name(v),
 		Path:     filepath.Join(place, m.Payload.Name),
 		Keep: func() (string, error) {

@@ -14,6 +14,7 @@ type Phase int
 // up to the whole.
 const (
 	PhaseVerify Phase = iota
+	PhaseFetch
 	PhaseModules
 	PhasePrepareRoot
 	PhaseDHCP
@@ -70,7 +71,7 @@ func (s *Stopwatch) settle() {
 // Times is how long the first stage took, and its parts. Devices is a part of
 // Rest, the others add up to Total.
 type Times struct {
-	Total, Modules, DHCP, Verify, PrepareRoot, Rest, Devices time.Duration
+	Total, Modules, DHCP, Fetch, Verify, PrepareRoot, Rest, Devices time.Duration
 }
 
 // Times returns what was counted up to now.
@@ -82,17 +83,18 @@ func (s *Stopwatch) Times() Times {
 		Total:       s.last - s.start,
 		Modules:     s.spent[PhaseModules],
 		DHCP:        s.spent[PhaseDHCP],
+		Fetch:       s.spent[PhaseFetch],
 		Verify:      s.spent[PhaseVerify],
 		PrepareRoot: s.spent[PhasePrepareRoot],
 		Devices:     s.spent[PhaseDevices],
 	}
-	t.Rest = t.Total - t.Modules - t.DHCP - t.Verify - t.PrepareRoot
+	t.Rest = t.Total - t.Modules - t.DHCP - t.Fetch - t.Verify - t.PrepareRoot
 	return t
 }
 
 // String is the sum line of the console, without its prefix.
 func (t Times) String() string {
-	return fmt.Sprintf("first stage %.2f s (modules %.2f, dhcp %.2f, verify %.2f, prepare-root %.2f, rest %.2f)",
-		t.Total.Seconds(), t.Modules.Seconds(), t.DHCP.Seconds(), t.Verify.Seconds(),
+	return fmt.Sprintf("first stage %.2f s (modules %.2f, dhcp %.2f, fetch %.2f, verify %.2f, prepare-root %.2f, rest %.2f)",
+		t.Total.Seconds(), t.Modules.Seconds(), t.DHCP.Seconds(), t.Fetch.Seconds(), t.Verify.Seconds(),
 		t.PrepareRoot.Seconds(), t.Rest.Seconds())
 }

@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	maxSignature = 64 << 10
+	// MaxSignature bounds a signature, in bytes.
+	MaxSignature = 64 << 10
 	// manifestReaders bounds how many mirrors may fill memory at a time.
 	manifestReaders = 2
 )
@@ -123,7 +124,7 @@ func (f *manifestFetch) once(ctx context.Context, m Mirror) (manifestFound, erro
 	}
 	var signature []byte
 	if f.check.NeedsSignature() {
-		if signature, err = f.small(ctx, m, SignatureName, maxSignature); err != nil {
+		if signature, err = f.small(ctx, m, SignatureName, MaxSignature); err != nil {
 			return manifestFound{}, err
 		}
 	}
