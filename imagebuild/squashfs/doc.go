@@ -18,7 +18,7 @@
 // images, and appending to them.
 //
 // Memory: a pool of read buffers and one of compression buffers, both of fixed
-// length, together (40 + 12 x workers) block sizes, plus about 2 MB a worker
+// length, together (96 + 16 x workers) block sizes, plus about 2 MB a worker
 // for its encoder, plus about half a kB an inode and 4 bytes a block of the
 // source. It does not grow with the size of the files.
 //

@@ -67,7 +67,10 @@ type block struct {
 }
 
 func newPipeline(opt Options, t *tree, img *image) *pipeline {
-	ahead, moving := 4*readAheadBlocks+8*opt.Workers, 4+2*opt.Workers
+	// Blocks leave in order, so while the system lets one compressor wait, the
+	// others can only go on for as long as there are blocks: on a loaded
+	// machine, a short queue doubles the time.
+	ahead, moving := 4*readAheadBlocks+8*opt.Workers, 32+4*opt.Workers
 	p := &pipeline{
 		opt: opt, tree: t, image: img, dups: newDuplicates(),
 		spare:   make(chan []byte, ahead),
