@@ -16,7 +16,10 @@ import (
 )
 
 // bootRecords are the files that scripts/setup puts into its boot folder.
-var bootRecords = []string{"isolinux.bin", "isohdpfx.bin", "ldlinux.c32", "systemd-bootx64.efi"}
+var bootRecords = []string{
+	"isolinux.bin", "isohdpfx.bin", "ldlinux.c32", "systemd-bootx64.efi",
+	"linuxx64.efi.stub", "grub-boot.img", "grub-core.img",
+}
 
 // Root returns the absolute path of the repository that dir lies in.
 func Root(dir string) (string, error) {
