@@ -97,7 +97,7 @@ func (p *Plan) writePayload(ctx context.Context, file string, progress Progress)
 	if err != nil {
 		return none, err
 	}
-	defer out.Abort() //nolint:errcheck // after Commit it does nothing
+	defer out.Abort() // after Commit it does nothing
 	stage := progress.Start("squashfs", p.Closure.NarSize)
 	stats, err := squashfs.Write(ctx, out, src, squashfs.Options{Progress: func(done, _ int64) { stage.Set(done) }})
 	stage.End(err)

@@ -90,7 +90,7 @@ func ToyLoaders() map[string][]byte {
 // toyNoise does not compress, so that a payload of it has several blocks.
 func toyNoise(n int) []byte {
 	b := make([]byte, n)
-	rand.NewChaCha8([32]byte{'t', 'o', 'y'}).Read(b) //nolint:errcheck // documented never to fail
+	rand.NewChaCha8([32]byte{'t', 'o', 'y'}).Read(b) // documented never to fail
 	return b
 }
 
