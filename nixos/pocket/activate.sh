@@ -1,4 +1,3 @@
-#!@busybox@/bin/busybox sh
 # Makes the running root look like this system: /etc, /usr and the folders that
 # programs expect. Can be repeated; touches no unit.
 set -u
@@ -7,9 +6,6 @@ failed=0
 set --
 umask 022
 try() { "$@" || failed=1; }
-
-# a link that is never absent while it is replaced
-link() { ln -sfn "$1" "$2.new" && mv -T "$2.new" "$2" 2>/dev/null || ln -sfn "$1" "$2"; }
 
 [ -d /run/nixos ] || try mkdir -p /etc /root /tmp /usr /run/nixos /run/xnode /run/lock /var/empty /var/tmp /var/lib/xnode \
   /nix/var/nix/gcroots/auto /nix/var/nix/profiles/per-user /nix/var/nix/temproots
@@ -22,34 +18,39 @@ try chown 990:990 /var/lib/xnode
 usr=$(readlink "$system/sw")
 if [ "$(readlink /usr)" != "$usr" ]; then
   [ -L /usr ] || rmdir /usr 2>/dev/null
-  try link "$usr" /usr
+  try ln -sfn "$usr" /usr.new
+  try mv -T /usr.new /usr # never absent
 fi
 [ -L /bin ] || try ln -sfn usr/bin usr/sbin usr/lib /
 
 # /etc: links into this system; copies where programs insist on files
 etc=$(readlink "$system/etc")
-try link "$etc" /etc/static
+try ln -sfn "$etc" /etc/static.new
+try mv -T /etc/static.new /etc/static
 for entry in "$etc"/*; do
   name=${entry##*/}
   case "$name" in
   passwd | group | shadow) continue ;;
   esac
-  [ "$(readlink "/etc/$name")" = "/etc/static/$name" ] || set -- "$@" "/etc/static/$name"
+  # shellcheck disable=SC3013 # the sh is busybox, always
+  if [ -L "/etc/$name" ] && [ "/etc/$name" -ef "$entry" ]; then continue; fi
+  set -- "$@" "/etc/static/$name"
 done
 [ $# -eq 0 ] || try ln -sfn "$@" /etc/
 for entry in /etc/*; do
   # what an earlier system had and this one has not
   if [ -L "$entry" ] && [ ! -e "$entry" ] && [ ! -L "$etc/${entry##*/}" ]; then rm -f "$entry"; fi
 done
-try cp "$etc/passwd" /etc/passwd.new
-try cp "$etc/group" /etc/group.new
-(umask 077 && cp "$etc/shadow" /etc/shadow.new) || failed=1
-for name in passwd group shadow; do try mv "/etc/$name.new" "/etc/$name"; done
+try mkdir -p /etc/.new
+try cp "$etc/passwd" "$etc/group" "$etc/shadow" /etc/.new/
+try chmod 0400 /etc/.new/shadow
+try mv /etc/.new/passwd /etc/.new/group /etc/.new/shadow /etc/
 [ -e /etc/machine-id ] || : >/etc/machine-id
 
 # node config
 name=xnode
 if [ -r /run/xnode/node/hostname ]; then read -r name _ </run/xnode/node/hostname || true; fi
+if [ -z "$name" ]; then name=xnode; fi
 if [ ! -r /etc/hostname ] || [ "$(cat /etc/hostname)" != "$name" ]; then
   echo "$name" >/etc/hostname
   hostname "$name"

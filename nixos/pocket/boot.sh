@@ -1,4 +1,3 @@
-#!@busybox@/bin/busybox sh
 # First steps of this system in its new root. As "init" it is PID 1 and ends as
 # systemd; as "prepare-root" it is run by the first stage, which then starts
 # "init" (a copy of systemd).

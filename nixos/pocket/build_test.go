@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"xnodeos.org/internal/nix"
+	"xnodeos.org/internal/testkit"
 )
 
 func sharedCache(t *testing.T) string {
@@ -38,7 +39,15 @@ func TestPrivateStore(t *testing.T) {
 	}
 	dir := filepath.Join(t.TempDir(), "a store")
 	t.Cleanup(func() { makeWritable(dir) })
-	private, where, err := buildIn(t.Context(), opt, privateSite(dir))
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(filepath.Dir(dir), link); err != nil {
+		t.Fatal(err)
+	}
+	site, err := privateSite(filepath.Join(link, "a store"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, where, err := buildIn(t.Context(), opt, site)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +183,11 @@ func TestExplain(t *testing.T) {
 	if got := (site{}).explain(cause); !errors.Is(got, cause) || strings.Contains(got.Error(), "scripts/setup") {
 		t.Errorf("explain in /nix = %v", got)
 	}
-	got := privateSite("/x").explain(cause)
+	private, err := privateSite(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := private.explain(cause)
 	if !errors.Is(got, cause) || !strings.Contains(got.Error(), "scripts/setup") {
 		t.Errorf("explain in a private store = %v; want the remedy", got)
 	}
@@ -202,4 +215,20 @@ func TestBuilding(t *testing.T) {
 	if name, ok := building("these 2 derivations will be built:"); ok {
 		t.Errorf("building took another line for one: %q", name)
 	}
+}
+
+// The scripts run as busybox's sh, in the build and on the node.
+func TestScripts(t *testing.T) {
+	var scripts []string
+	err := eachFile(func(name string, _ []byte) error {
+		if strings.HasSuffix(name, ".sh") {
+			scripts = append(scripts, name)
+		}
+		return nil
+	})
+	if err != nil || len(scripts) < 10 {
+		t.Fatalf("embedded scripts: %q, %v", scripts, err)
+	}
+	// SC2154: builders get their variables from the derivation
+	testkit.RunTool(t, "shellcheck", append([]string{"--shell=sh", "--exclude=SC2154"}, scripts...)...)
 }

@@ -33,7 +33,7 @@ for file in "$ownUnits"/*; do
   unit=$(basename "$file")
   sed "s|@busybox@|$busybox|g; s|@ssh@|$ssh|g; s|@nix@|$nix|g; s|@scripts@|$scripts|g; s|@label@|$label|g" \
     "$file" >"$unitFolder/$unit"
-  for target in $(sed -n 's/^WantedBy=//p' "$file"); do pull "$unit" "$target" "../$unit"; done
+  sed -n 's/^WantedBy=//p' "$file" | while read -r target; do pull "$unit" "$target" "../$unit"; done
 done
 for word in $moreUnits; do cp "${word#*=}" "$unitFolder/${word%%=*}"; done
 for word in $wantedBy; do pull "${word%%=*}" "${word#*=}" "../${word%%=*}"; done

@@ -41,17 +41,25 @@ func chooseStore(dir string) (site, error) {
 	if why := noUserNamespaces("/proc/sys"); why != "" {
 		return site{}, fmt.Errorf("/nix cannot be written and a private store cannot be used (%s); %s", why, remedy)
 	}
-	return privateSite(dir), nil
+	return privateSite(dir)
 }
 
 // privateSite is a store below dir. The sandbox shows it to the builders at
 // /nix/store; they see no folder of the host beside it.
-func privateSite(dir string) site {
+func privateSite(dir string) (site, error) {
+	// Nix refuses a store below a symlink, which a home folder may well be.
+	err := os.MkdirAll(dir, 0o755)
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(dir)
+	}
+	if err != nil {
+		return site{}, fmt.Errorf("make private store: %w", err)
+	}
 	return site{
 		store: nix.Store{Dir: dir},
 		args:  []string{"--store", dir},
 		conf:  commonConf + "sandbox = true\nsandbox-fallback = false\nsandbox-paths =\n",
-	}
+	}, nil
 }
 
 // canWriteNix says whether a store in this folder can be written, or made.

@@ -1,4 +1,3 @@
-#!@busybox@/bin/busybox sh
 # switch-to-configuration ACTION, as on NixOS: switch, boot, test, dry-activate,
 # check. Exit codes: 0 done, 1 refused or wrong use, 2 activation failed,
 # 4 a unit failed, 100 done as far as possible and a reboot is needed.
@@ -8,9 +7,10 @@ export PATH=@out@/sw/bin
 say() { echo "$1" >&2; }
 
 finish() {
-  case "@switchEnds@" in
-  "exit "*) ends="@switchEnds@" && exit "${ends#exit }" ;;
-  "signal "*) ends="@switchEnds@" && kill "-${ends#signal }" $$ ;;
+  ends="@switchEnds@" # set for tests of what calls this
+  case "$ends" in
+  "exit "*) exit "${ends#exit }" ;;
+  "signal "*) kill "-${ends#signal }" $$ ;;
   esac
   exit "$1"
 }
@@ -51,7 +51,8 @@ new=$system/etc/systemd/system
 active=" $(systemctl list-units --all --plain --no-legend --state=active,activating,reloading 2>/dev/null | awk '{ printf "%s ", $1 }')"
 is_active() { case "$active" in *" $1 "*) return 0 ;; esac; return 1; }
 
-stop= restart=
+stop=""
+restart=""
 for file in "$old"/*; do
   unit=${file##*/}
   if [ -d "$file" ] || ! is_active "$unit"; then continue; fi
@@ -90,8 +91,10 @@ if [ -n "$restart" ]; then
 fi
 # what is new and wanted; units that run are left alone
 systemctl start multi-user.target || true
-# shellcheck disable=SC2046
-systemctl start $(ls "$new/multi-user.target.wants" "$new/sockets.target.wants" 2>/dev/null | sed '/:$/d; /^$/d') || true
+wanted=""
+for file in "$new"/multi-user.target.wants/* "$new"/sockets.target.wants/*; do wanted="$wanted ${file##*/}"; done
+# shellcheck disable=SC2086
+systemctl start $wanted || true
 
 failed=$(systemctl list-units --plain --no-legend --state=failed 2>/dev/null | awk '{ printf " %s", $1 }')
 if [ -n "$failed" ]; then

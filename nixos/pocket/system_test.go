@@ -283,7 +283,7 @@ func TestGeneration(t *testing.T) {
 
 func TestBroken(t *testing.T) {
 	for broken, check := range map[string]struct{ file, text string }{
-		"activation": {"activate", "\nexit 1\n"},
+		"activation": {"activate", "\nexit 1\nexit 0\n"},
 		"unit":       {"etc/systemd/system/multi-user.target.wants/pocket-broken.service", "busybox false"},
 		"panic":      {"etc/systemd/system/multi-user.target.wants/pocket-panic.service", "ConditionKernelCommandLine=xnode.test.panic"},
 	} {
@@ -299,7 +299,7 @@ func TestBroken(t *testing.T) {
 		})
 	}
 	store, p := build(t, pocket.Options{Label: "bad-switch", SwitchEnds: "signal 9"})
-	if got := readPart(t, store, p, "bin/switch-to-configuration"); !strings.Contains(got, `case "signal 9" in`) {
+	if got := readPart(t, store, p, "bin/switch-to-configuration"); !strings.Contains(got, `ends="signal 9"`) {
 		t.Errorf("switch-to-configuration was not told how to end")
 	}
 }

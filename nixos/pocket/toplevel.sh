@@ -20,8 +20,11 @@ printf 'systemd 2' >"$out/init-interface-version"
 } >"$out/initrd"
 
 fill() {
-  sed "s|@out@|$out|g; s|@busybox@|$busybox|g; s|@flock@|$flock|g; s|@label@|$label|g
-    s|@activationEnds@|$activationEnds|g; s|@switchEnds@|$switchEnds|g" "$1" >"$2"
+  {
+    echo "#!$busybox/bin/busybox sh"
+    sed "s|@out@|$out|g; s|@busybox@|$busybox|g; s|@flock@|$flock|g
+      s|@activationEnds@|$activationEnds|g; s|@switchEnds@|$switchEnds|g" "$1"
+  } >"$2"
   chmod +x "$2"
 }
 fill "$activate" "$out/activate"

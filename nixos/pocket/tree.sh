@@ -80,9 +80,8 @@ done
 if [ -e "$TMPDIR/missing" ]; then exit 1; fi
 
 # One rule runs systemd-sysctl for every network link; there are no settings for it
-for file in "$out"/lib/udev/rules.d/99-systemd.rules; do
-  if [ -f "$file" ]; then sed -i '/systemd-sysctl/d' "$file"; fi
-done
+rules="$out/lib/udev/rules.d/99-systemd.rules"
+if [ -f "$rules" ]; then sed -i '/systemd-sysctl/d' "$rules"; fi
 
 # Debian's units and rules name programs by their place on Debian
 for file in "$out"/lib/systemd/system/*.service "$out"/lib/udev/rules.d/*.rules; do

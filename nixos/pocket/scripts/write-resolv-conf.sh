@@ -1,6 +1,7 @@
 # networkd's view of the name servers, as the C library reads it.
 set -eu
-servers= domains=
+servers=""
+domains=""
 if [ -f /run/systemd/netif/state ]; then
   while IFS='=' read -r key value; do
     case "$key" in
