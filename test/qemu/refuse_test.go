@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -95,7 +96,9 @@ func TestBootBroken(t *testing.T) {
 		img := buildImage(t, recipe{system: "pocket:label=pocket-2,broken=activation"})
 		said := vm.Regexp(regexp.MustCompile(`activation failed`))
 		n, line := scenario{}.boot(t, img, said, stageFailed, kernelPanic, ready)
-		if _, _, err := n.ExpectFrom(t.Context(), line.N, ready); err != nil {
+		ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
+		defer cancel()
+		if _, _, err := n.ExpectFrom(ctx, line.N, ready); err != nil {
 			t.Errorf("a system whose activation fails must still come up: %v", err)
 		}
 	})
