@@ -50,3 +50,6 @@ func validateMachineID(data []byte) error {
 	}
 	return nil
 }
+
+// CheckTakeover checks every file as WriteTakeover does.
+func (c *Config) CheckTakeover() error { return c.validate(takeoverLayer) }

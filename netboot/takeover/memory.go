@@ -1,0 +1,90 @@
+package takeover
+
+import "fmt"
+
+// Method is a system call that loads a kernel.
+type Method string
+
+// FileLoad is kexec_file_load: the running kernel reads and, where it wants to,
+// checks the new one. SegmentLoad is kexec_load: everything is laid out here;
+// it needs a third of the memory, and is refused under lockdown.
+const (
+	FileLoad    Method = "kexec_file_load"
+	SegmentLoad Method = "kexec_load"
+)
+
+// Memory says what a takeover takes, in bytes. Image is kernel and initrd as
+// they are loaded, with hand-over and embedded payload.
+type Memory struct {
+	Image     int64 `json:"image"`
+	Available int64 `json:"available"`
+	FileLoad  int64 `json:"kexec_file_load"` // at its peak, on the old system
+	Segments  int64 `json:"kexec_load"`      // likewise
+	Total     int64 `json:"total"`
+	NewSystem int64 `json:"new_system"` // at its peak, at the start of the new system
+}
+
+const (
+	// slack is what this program and the kernel's tables take beside the image,
+	// and a rest for the old system: 46 MiB were measured on Debian 12.
+	slack = 64 << 20
+	// systemFloor is what the new system takes beside what the initrd holds, until
+	// it is up: the kernel, its own memory map, the first stage, systemd.
+	systemFloor = 160 << 20
+)
+
+// measure knows the peaks from the sizes. kexec_file_load: the files in memory
+// (memfd), the kernel's copy of them, and the segments that it makes of the
+// copy, which are there at the same time. kexec_load: the segments; the files
+// are pages of the takeover file, which the kernel can drop.
+func measure(f Facts, image, unpacked int64) Memory {
+	return Memory{
+		Image: image, Available: f.MemAvailable, Total: f.MemTotal,
+		FileLoad: 3*image + slack, Segments: image + slack,
+		NewSystem: image + unpacked + systemFloor,
+	}
+}
+
+func (m Memory) needs(method Method) int64 {
+	if method == FileLoad {
+		return m.FileLoad
+	}
+	return m.Segments
+}
+
+func (m Memory) check() Check {
+	if m.Total < m.NewSystem {
+		return bad("memory", Fail, fmt.Sprintf("the machine has %d MiB of memory, the new system needs %d MiB to start", mib(m.Total), mib(m.NewSystem)),
+			"use a takeover file without embedded payload, or a smaller system")
+	}
+	return good("memory", "%d MiB in all, the new system needs %d MiB to start; %d MiB are free, loading takes %d MiB (%s) or %d MiB (%s)",
+		mib(m.Total), mib(m.NewSystem), mib(m.Available), mib(m.FileLoad), FileLoad, mib(m.Segments), SegmentLoad)
+}
+
+func mib(n int64) int64 { return (n + 1<<20 - 1) >> 20 }
+
+// choose takes the first method that the kernel allows and memory allows. try
+// asks the kernel, and may be nil where that cannot be done.
+func choose(m Memory, methods []Method, try func(Method) error) (Method, Check) {
+	var tried []string
+	for _, method := range methods {
+		if need := m.needs(method); need > m.Available {
+			tried = append(tried, fmt.Sprintf("%s: needs %d MiB, %d MiB are free", method, mib(need), mib(m.Available)))
+			continue
+		}
+		if err := try(method); err != nil {
+			tried = append(tried, fmt.Sprintf("%s: %v", method, err))
+			continue
+		}
+		text := string(method) + ": a trial was accepted and taken back"
+		for _, t := range tried {
+			text += "; not " + t
+		}
+		return method, good("load", "%s", text)
+	}
+	text := "no way to load the new kernel"
+	for _, t := range tried {
+		text += "; " + t
+	}
+	return "", bad("load", Fail, text, "free memory, switch off what refuses it, or boot the ISO")
+}
