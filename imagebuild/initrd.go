@@ -139,7 +139,7 @@ func addFile(w *cpio.Writer, name string, perm uint32, data []byte) error {
 // frame would make it allocate the whole size) and no dictionary.
 func compressInitrd(plain []byte) ([]byte, error) {
 	enc, err := zstd.NewWriter(nil,
-		zstd.WithEncoderLevel(zstd.SpeedBetterCompression),
+		zstd.WithEncoderLevel(zstd.SpeedBestCompression),
 		zstd.WithEncoderConcurrency(1),
 		zstd.WithSingleSegment(false),
 		zstd.WithWindowSize(8<<20),

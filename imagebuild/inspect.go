@@ -38,6 +38,9 @@ func Inspect(ctx context.Context, path string, progress Progress) (*Report, erro
 	case startsWith(path, 0, "MZ"): // as every PE file; an ISO has boot code there
 		report.Kind = string(UKI)
 		err = inspectUKI(ctx, path, report)
+	case startsWith(path, 0, "\x7fELF"):
+		report.Kind = string(Takeover)
+		err = inspectTakeover(ctx, path, report, progress)
 	case startsWith(path, 512, "EFI PART") && !startsWith(path, 16*2048, "\x01CD001"):
 		report.Kind = string(Raw)
 		err = inspectRaw(ctx, path, report, progress)

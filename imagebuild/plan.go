@@ -29,7 +29,7 @@ const maxCmdline = iso.MaxCommandLine
 // grow whenever the same input gives other bytes.
 const (
 	payloadRevision = "payload-3"
-	initrdRevision  = "initrd-1"
+	initrdRevision  = "initrd-2"
 )
 
 // Plan says what Write is going to do: every decision, no effect yet.
@@ -154,6 +154,9 @@ func (p *Plan) planOutputs() {
 	}
 	if slices.Contains(p.opt.Formats, Raw) {
 		p.Outputs = append(p.Outputs, p.rawName())
+	}
+	if slices.Contains(p.opt.Formats, Takeover) {
+		p.Outputs = append(p.Outputs, p.takeoverName())
 	}
 	p.Outputs = append(p.Outputs, sbom.FileName, sumsName)
 }

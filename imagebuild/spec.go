@@ -21,10 +21,12 @@ const (
 	Netboot Format = "netboot" // folder that any HTTP server can serve
 	UKI     Format = "uki"     // one EFI program with kernel and initrd, no payload
 	Raw     Format = "raw"     // disk image: BIOS and UEFI, payload in a partition
+	// Takeover is a program that replaces a running Linux by kexec.
+	Takeover Format = "takeover"
 )
 
 // formats is what ParseFormats accepts, in the order of writing.
-var formats = []Format{ISO, Netboot, UKI, Raw}
+var formats = []Format{ISO, Netboot, UKI, Raw, Takeover}
 
 // FormatNames lists the formats for messages and completion.
 func FormatNames() []string {
@@ -63,7 +65,7 @@ func errNoFormat() error {
 type Options struct {
 	Formats      []Format
 	EmbedPayload bool     // netboot: also write payload.cpio, a second initrd
-	PayloadURLs  []string // uki: folders to fetch the payload from, in order
+	PayloadURLs  []string // uki, takeover: folders to fetch the payload from, in order
 	Sequence     uint32   // release number that the manifest names
 	Time         int64    // Unix seconds that the manifest and all files carry
 }
@@ -77,8 +79,8 @@ func (o Options) Validate() error {
 		return fmt.Errorf("--embed-payload belongs to the netboot tree; add netboot to --format")
 	case o.Time < 0 || o.Time > maxTime:
 		return fmt.Errorf("time %d is outside 0 (1970) to %d (2100)", o.Time, int64(maxTime))
-	case len(o.PayloadURLs) > 0 && !slices.Contains(o.Formats, UKI):
-		return fmt.Errorf("--payload-url belongs to the unified kernel image; add uki to --format")
+	case len(o.PayloadURLs) > 0 && !slices.Contains(o.Formats, UKI) && !slices.Contains(o.Formats, Takeover):
+		return fmt.Errorf("--payload-url belongs to the unified kernel image and the takeover program; add uki or takeover to --format")
 	}
 	for _, u := range o.PayloadURLs {
 		if err := checkPayloadURL(u); err != nil {
@@ -100,6 +102,7 @@ type Inputs struct {
 	Kernel     Blob               // the system's kernel image
 	Modules    ModuleSet          // what the first stage may load
 	Init       Blob               // xnode-init
+	Takeover   Blob               // xnode-takeover, for that format
 	Loaders    map[string]Blob    // boot loaders by the names in LoaderNames
 	NodeConfig *nodeconfig.Config // nil: none
 }

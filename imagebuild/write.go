@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
 
 	"xnodeos.org/internal/atomicfile"
 	"xnodeos.org/internal/cpio"
@@ -91,6 +94,8 @@ func (p *Plan) writeAll(w *setWriter, made *parts, signer *sshsign.Signer, progr
 			err = p.writeUKI(w, made, progress)
 		case Raw:
 			err = p.writeRaw(w, made, progress)
+		case Takeover:
+			err = p.writeTakeover(w, made, progress)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", format, err)
@@ -112,11 +117,20 @@ type setWriter struct {
 
 // file writes one output of a size that is known before.
 func (w *setWriter) file(name string, size int64, write func(io.Writer) error) error {
+	return w.create(name, 0o666, size, write)
+}
+
+// program is file for an output that is run.
+func (w *setWriter) program(name string, size int64, write func(io.Writer) error) error {
+	return w.create(name, 0o777, size, write)
+}
+
+func (w *setWriter) create(name string, perm fs.FileMode, size int64, write func(io.Writer) error) error {
 	path := filepath.Join(w.res.Dir, name)
 	if err := w.set.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 		return err
 	}
-	f, err := w.set.Create(path, 0o666)
+	f, err := w.set.Create(path, perm)
 	if err != nil {
 		return err
 	}
@@ -198,16 +212,24 @@ func (w *setWriter) copy(name, from string, size int64) error {
 }
 
 func (p *Plan) makeParts(ctx context.Context, cache string, progress Progress) (*parts, error) {
-	payloadFile, payload, err := p.cachedPayload(ctx, cache, progress)
-	if err != nil {
+	var payloadFile string
+	var payload manifest.Payload
+	var initrd []byte
+	// The initrd is packed by one core, beside the payload.
+	group, both := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		payloadFile, payload, err = p.cachedPayload(both, cache, progress)
+		return err
+	})
+	group.Go(func() (err error) {
+		initrd, err = p.cachedInitrd(both, cache, progress)
+		return err
+	})
+	if err := group.Wait(); err != nil {
 		return nil, err
 	}
 	if p.opt.EmbedPayload && payload.Size > maxCPIOFile {
 		return nil, fmt.Errorf("the payload has %d bytes, a cpio archive takes %d a file; leave --embed-payload out", payload.Size, int64(maxCPIOFile))
-	}
-	initrd, err := p.cachedInitrd(ctx, cache, progress)
-	if err != nil {
-		return nil, err
 	}
 	m := p.manifest(initrd, payload)
 	raw, err := m.Encode()

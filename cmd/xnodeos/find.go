@@ -25,22 +25,23 @@ func besideExecutable() ([]string, error) {
 	return []string{bin, filepath.Join(filepath.Dir(bin), "libexec", "xnodeos")}, nil
 }
 
-// findInit reads the first stage from the flag's file or beside xnodeos.
-func findInit(flag string) (imagebuild.Blob, error) {
-	if flag != "" {
-		return readBlob(flag)
+// findProgram reads one of our programs that goes into artifacts, from the
+// flag's file or beside xnodeos.
+func findProgram(name, flag, path string) (imagebuild.Blob, error) {
+	if path != "" {
+		return readBlob(path)
 	}
 	dirs, err := besideExecutable()
 	if err != nil {
 		return imagebuild.Blob{}, err
 	}
 	for _, dir := range dirs {
-		blob, err := readBlob(filepath.Join(dir, "xnode-init"))
+		blob, err := readBlob(filepath.Join(dir, name))
 		if !errors.Is(err, fs.ErrNotExist) {
 			return blob, err
 		}
 	}
-	return imagebuild.Blob{}, fmt.Errorf("first stage xnode-init not found in %s; run scripts/setup, or name it with --init", strings.Join(dirs, ", "))
+	return imagebuild.Blob{}, fmt.Errorf("program %s not found in %s; run scripts/setup, or name it with %s", name, strings.Join(dirs, ", "), flag)
 }
 
 // findLoaders reads the boot loaders that the formats need.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,6 +33,7 @@ type buildFlags struct {
 	time       string
 	store      string
 	init       string
+	takeover   string
 	bootDir    string
 	cache      string
 	plan       bool
@@ -72,12 +74,13 @@ it is whole.`,
 	fl.StringSliceVar(&f.formats, "format", []string{"iso", "netboot"}, "what to write: "+strings.Join(imagebuild.FormatNames(), ", "))
 	fl.StringVar(&f.nodeConfig, "node-config", "", "folder with the node config")
 	fl.BoolVar(&f.embed, "embed-payload", false, "netboot: also write payload.cpio, a second initrd with the payload")
-	fl.StringArrayVar(&f.urls, "payload-url", nil, "uki: folder to fetch the payload from; repeat for mirrors")
+	fl.StringArrayVar(&f.urls, "payload-url", nil, "uki, takeover: folder to fetch the payload from; repeat for mirrors")
 	fl.StringVar(&f.sign, "sign", "", "sign manifest and sums with this ssh-ed25519 key file, or the agent's half of a public one")
 	fl.Uint32Var(&f.sequence, "sequence", 0, "release sequence number in the manifest")
 	fl.StringVar(&f.time, "time", "", "Unix time of the build (default: SOURCE_DATE_EPOCH, else 1)")
 	fl.StringVar(&f.store, "store", "", "read /nix/store/... below this folder")
 	fl.StringVar(&f.init, "init", "", "first stage program (default: xnode-init beside xnodeos or in its libexec folder)")
+	fl.StringVar(&f.takeover, "takeover", "", "program that takes a machine over (default: xnode-takeover, found likewise)")
 	fl.StringVar(&f.bootDir, "boot-dir", "", "folder with the boot loaders (default: boot beside xnodeos or in its libexec folder)")
 	fl.StringVar(&f.cache, "cache", "", "folder for pieces that later builds take again (default: the user's cache folder)")
 	fl.BoolVar(&f.plan, "plan", false, "print what would be written, and write nothing")
@@ -195,9 +198,15 @@ func loadInputs(ctx context.Context, f buildFlags, cache string, stderr io.Write
 			return in, err
 		}
 	}
-	init, err := findInit(f.init)
+	init, err := findProgram("xnode-init", "--init", f.init)
 	if err != nil {
 		return in, err
+	}
+	var takeover imagebuild.Blob
+	if slices.Contains(opt.Formats, imagebuild.Takeover) {
+		if takeover, err = findProgram("xnode-takeover", "--takeover", f.takeover); err != nil {
+			return in, err
+		}
 	}
 	loaders, err := findLoaders(f.bootDir, opt.Formats)
 	if err != nil {
@@ -211,7 +220,7 @@ func loadInputs(ctx context.Context, f buildFlags, cache string, stderr io.Write
 	if err != nil {
 		return in, err
 	}
-	in.Init, in.Loaders, in.NodeConfig = init, loaders, config
+	in.Init, in.Takeover, in.Loaders, in.NodeConfig = init, takeover, loaders, config
 	return in, nil
 }
 

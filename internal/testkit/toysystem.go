@@ -124,3 +124,19 @@ func toyModule(name string) string {
 	b = append(b, section(10, 3, 64+len(info), len(names))...)
 	return string(b)
 }
+
+// ToyProgram bears the headers of a static 64-bit program and does nothing.
+func ToyProgram() []byte {
+	le := binary.LittleEndian
+	b := make([]byte, 64+56, 256)
+	copy(b, "\x7fELF\x02\x01\x01")
+	le.PutUint16(b[16:], 2)  // executable
+	le.PutUint16(b[18:], 62) // x86_64
+	le.PutUint32(b[20:], 1)
+	le.PutUint64(b[32:], 64) // program headers
+	le.PutUint16(b[52:], 64)
+	le.PutUint16(b[54:], 56)
+	le.PutUint16(b[56:], 1)
+	le.PutUint32(b[64:], 1) // PT_LOAD
+	return append(b, "a toy"...)
+}
