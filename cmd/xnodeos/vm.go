@@ -49,8 +49,9 @@ func newVMRunCommand() *cobra.Command {
 		Short: "Boot an artifact in QEMU and show its console",
 		Long: `Boot an artifact in QEMU and show its serial console.
 
-ARTIFACT is an ISO, shown to the machine as optical drive, disk or USB stick, or
-a netboot folder with payload.cpio, whose kernel and initrd QEMU starts itself.
+ARTIFACT is an ISO, shown to the machine as optical drive, disk or USB stick, a
+disk image, a unified kernel image (with --firmware uefi), or a netboot folder
+with payload.cpio, whose kernel and initrd QEMU starts itself.
 The artifact is never written to: what the machine writes is thrown away.
 
 Without --expect the machine runs until it powers itself off or you press
@@ -73,7 +74,7 @@ seen, or QEMU failed; 2 wrong usage; 130 cancelled.`,
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.firmware, "firmware", "bios", "bios or uefi")
-	fl.StringVar(&f.as, "as", "", "show an ISO as cd, disk or usb (default cd)")
+	fl.StringVar(&f.as, "as", "", "show an ISO as cd, disk or usb (default cd), a disk image as disk or usb (default disk)")
 	fl.StringVar(&f.memory, "memory", "1G", "memory, as in 384M or 2G")
 	fl.IntVar(&f.cpus, "cpus", 2, "processors")
 	fl.StringVar(&f.expect, "expect", "", "end with success when a console line contains this text")

@@ -45,11 +45,11 @@ func openArtifact(path string) (artifact, error) {
 	case hasBytes(f, 16*2048+1, "CD001"):
 		return isoArtifact(path), nil
 	case hasBytes(f, 512, "EFI PART"):
-		return nil, fmt.Errorf("vm run: %q is a raw disk; so far vm run takes an ISO or a netboot folder", path)
+		return rawArtifact(path), nil
 	case hasBytes(f, 0, "MZ"):
-		return nil, fmt.Errorf("vm run: %q is a UEFI program or a kernel; so far vm run takes an ISO or a netboot folder", path)
+		return ukiArtifact(path), nil
 	default:
-		return nil, fmt.Errorf("vm run: %q is neither an ISO nor a netboot folder; xnodeos image build writes both", path)
+		return nil, fmt.Errorf("vm run: %q is no ISO, disk image, UEFI program or netboot folder; xnodeos image build writes them", path)
 	}
 }
 
@@ -79,6 +79,47 @@ func (a isoArtifact) prepare(m vm.Machine) (vm.Machine, func(), error) {
 }
 
 func (a isoArtifact) shellPrepare() string { return "" }
+
+// rawArtifact is the path of a disk image.
+type rawArtifact string
+
+func (a rawArtifact) attach(m *vm.Machine, f vmFlags) error {
+	if f.append != "" {
+		return usagef("vm run: --append is for netboot folders; the command line of a disk image is inside it")
+	}
+	as := vm.Disk
+	if f.as != "" {
+		as = vm.Attach(f.as)
+	}
+	if as == vm.CD {
+		return usagef("vm run: a disk image is no CD; want --as disk or usb")
+	}
+	m.Drives = append(m.Drives, vm.Drive{File: string(a), As: as, Snapshot: true})
+	return nil
+}
+
+func (a rawArtifact) prepare(m vm.Machine) (vm.Machine, func(), error) { return m, func() {}, nil }
+
+func (a rawArtifact) shellPrepare() string { return "" }
+
+// ukiArtifact is the path of a unified kernel image, which the firmware starts
+// as it would from an ESP. Its payload comes from where its command line says.
+type ukiArtifact string
+
+func (a ukiArtifact) attach(m *vm.Machine, f vmFlags) error {
+	switch {
+	case m.Firmware != vm.UEFI:
+		return usagef("vm run: %q is a UEFI program; add --firmware uefi", string(a))
+	case f.as != "" || f.append != "":
+		return usagef("vm run: --as and --append do not go with a UEFI program, which is started as it is")
+	}
+	m.Kernel = string(a)
+	return nil
+}
+
+func (a ukiArtifact) prepare(m vm.Machine) (vm.Machine, func(), error) { return m, func() {}, nil }
+
+func (a ukiArtifact) shellPrepare() string { return "" }
 
 // netbootArtifact is a netboot folder whose kernel is started without a
 // network: the payload comes as part of the initrd.
