@@ -43,7 +43,7 @@ func Root(dir string) (string, error) {
 func BuildPrograms(ctx context.Context, root, dir string) (string, error) {
 	bin := filepath.Join(dir, "bin")
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=",
-		"-o", bin+string(filepath.Separator), "./cmd/xnodeos", "./cmd/xnode-init")
+		"-o", bin+string(filepath.Separator), "./cmd/xnodeos", "./cmd/xnode-init", "./cmd/xnode-takeover")
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

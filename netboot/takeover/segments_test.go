@@ -136,8 +136,8 @@ func TestReadMachineMap(t *testing.T) {
 	}
 }
 
-// TestFirstCode holds the few instructions against their bytes, worked out by
-// an assembler: nothing else runs them but a machine.
+// TestFirstCode holds the few instructions against their bytes, as a
+// disassembler reads them: nothing runs them but a machine.
 func TestFirstCode(t *testing.T) {
 	t.Parallel()
 	code := firstCode(0x11000, 0xf000, 0x1000200)
