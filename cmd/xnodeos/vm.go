@@ -51,7 +51,10 @@ func newVMRunCommand() *cobra.Command {
 
 ARTIFACT is an ISO, shown to the machine as optical drive, disk or USB stick, a
 disk image, a unified kernel image (with --firmware uefi), or a netboot folder
-with payload.cpio, whose kernel and initrd QEMU starts itself.
+with payload.cpio, whose kernel and initrd QEMU starts itself. For a takeover
+program the machine starts the system inside it, brings the program there over
+ssh and runs it: the system replaces itself, and --expect looks at what comes
+after that.
 The artifact is never written to: what the machine writes is thrown away.
 
 Without --expect the machine runs until it powers itself off or you press
@@ -98,7 +101,7 @@ func completeVMFlags(cmd *cobra.Command) {
 		}
 	}
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("firmware", fixed("bios", "uefi")))
-	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("as", fixed("cd", "disk", "usb")))
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("as", fixed("cd", "disk", "usb", "takeover")))
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("accel", fixed("auto", "kvm", "tcg")))
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("expect", fixed("XNODE-READY")))
 }
@@ -109,11 +112,11 @@ func (f vmFlags) check() (memoryMiB int, err error) {
 		return 0, usagef("vm run: --firmware is %q; want bios or uefi", f.firmware)
 	}
 	switch f.as {
-	case "", "cd", "disk", "usb":
-	case "netboot", "takeover":
+	case "", "cd", "disk", "usb", "takeover":
+	case "netboot":
 		return 0, usagef("vm run: --as %s is not there yet; an ISO runs as cd, disk or usb, a netboot folder by its name", f.as)
 	default:
-		return 0, usagef("vm run: --as is %q; want cd, disk or usb", f.as)
+		return 0, usagef("vm run: --as is %q; want cd, disk, usb or takeover", f.as)
 	}
 	if f.accel != "auto" && f.accel != "kvm" && f.accel != "tcg" {
 		return 0, usagef("vm run: --accel is %q; want auto, kvm or tcg", f.accel)
@@ -174,6 +177,9 @@ func machineFor(ctx context.Context, f vmFlags, a artifact) (vm.Machine, string,
 	reason := "chosen by --accel"
 	if m.Accel, reason, err = f.chooseAccel(ctx, reason); err != nil {
 		return vm.Machine{}, "", fmt.Errorf("vm run: %w", err)
+	}
+	if _, ok := a.(*takeoverArtifact); f.as == "takeover" && !ok {
+		return vm.Machine{}, "", usagef("vm run: --as takeover is for a takeover program; xnodeos image build --format takeover writes one")
 	}
 	if err := a.attach(&m, f); err != nil {
 		return vm.Machine{}, "", err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +24,13 @@ type artifact interface {
 	// shellPrepare is the same for a person's shell; empty where nothing is
 	// needed.
 	shellPrepare() string
+}
+
+// driver is an artifact that is not started by the machine alone.
+type driver interface {
+	// drive does the rest, and returns the number of the console's line from
+	// which on the artifact speaks.
+	drive(ctx context.Context, v *vm.VM, out io.Writer) (from int, err error)
 }
 
 // openArtifact recognises what path is by what it holds, never by its name.
@@ -48,8 +56,10 @@ func openArtifact(path string) (artifact, error) {
 		return rawArtifact(path), nil
 	case hasBytes(f, 0, "MZ"):
 		return ukiArtifact(path), nil
+	case hasBytes(f, 0, "\x7fELF"):
+		return openTakeover(path)
 	default:
-		return nil, fmt.Errorf("vm run: %q is no ISO, disk image, UEFI program or netboot folder; xnodeos image build writes them", path)
+		return nil, fmt.Errorf("vm run: %q is no ISO, disk image, UEFI program, takeover program or netboot folder; xnodeos image build writes them", path)
 	}
 }
 

@@ -52,7 +52,7 @@ func runVM(cmd *cobra.Command, path string, f vmFlags) error {
 		note("xnodeos: Ctrl-C ends the machine")
 	}
 	result := vmResult{Artifact: path, Firmware: f.firmware, Accel: string(m.Accel)}
-	if err := f.boot(cmd, m, &result); err != nil {
+	if err := f.boot(cmd, a, m, &result); err != nil {
 		return f.fail(cmd, result, err)
 	}
 	if f.json {
@@ -85,7 +85,7 @@ func printDryRun(w io.Writer, m vm.Machine, a artifact) error {
 }
 
 // boot runs the machine to its end and fills in result.
-func (f vmFlags) boot(cmd *cobra.Command, m vm.Machine, result *vmResult) (err error) {
+func (f vmFlags) boot(cmd *cobra.Command, a artifact, m vm.Machine, result *vmResult) (err error) {
 	console := cmd.OutOrStdout()
 	if f.json {
 		console = cmd.ErrOrStderr()
@@ -104,10 +104,18 @@ func (f vmFlags) boot(cmd *cobra.Command, m vm.Machine, result *vmResult) (err e
 	if err != nil {
 		return fmt.Errorf("vm run: %w", err)
 	}
+	from := 0
+	if d, ok := a.(driver); ok {
+		if from, err = d.drive(ctx, machine, cmd.ErrOrStderr()); err != nil {
+			exit := machine.Stop()
+			result.End, result.Seconds = string(exit.Cause), exit.At.Seconds()
+			return fmt.Errorf("vm run: %w", err)
+		}
+	}
 	if f.expect == "" {
 		err = f.untilEnd(ctx, machine, result)
 	} else {
-		err = f.untilSeen(ctx, machine, result)
+		err = f.untilSeen(ctx, machine, from, result)
 	}
 	if logErr := machine.LogError(); logErr != nil {
 		err = errors.Join(err, fmt.Errorf("vm run: serial log: %w", logErr))
@@ -130,10 +138,10 @@ func (f vmFlags) untilEnd(ctx context.Context, machine *vm.VM, result *vmResult)
 	}
 }
 
-func (f vmFlags) untilSeen(ctx context.Context, machine *vm.VM, result *vmResult) error {
+func (f vmFlags) untilSeen(ctx context.Context, machine *vm.VM, from int, result *vmResult) error {
 	limited, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
-	line, err := machine.Expect(limited, vm.Text(f.expect))
+	_, line, err := machine.ExpectFrom(limited, from, vm.Text(f.expect))
 	exit := machine.Stop()
 	result.End = string(exit.Cause)
 	if err == nil {

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"xnodeos.org/internal/cpio"
+	"xnodeos.org/internal/nodeconfig"
 )
 
 const pageSize = 4096
@@ -112,3 +113,28 @@ func (h *hole) Read(b []byte) (int, error) {
 }
 
 func pageUp(n int64) int64 { return (n + pageSize - 1) / pageSize * pageSize }
+
+// WriteInitrd writes the initrd that a takeover would start the new system
+// with, for a virtual machine that is to start with it at once. No memory is
+// locked for it: handOver should hold no secret that matters.
+func WriteInitrd(w io.Writer, src Source, handOver *nodeconfig.Config) error {
+	var packed bytes.Buffer
+	if err := handOver.WriteTakeover(&packed); err != nil {
+		return err
+	}
+	r, err := compose(src.Initrd, packed.Bytes(), src.ManifestRaw, src.Payload)
+	if err != nil {
+		return err
+	}
+	at := int64(0)
+	for _, p := range r.pieces {
+		if _, err := w.Write(make([]byte, p.at-at)); err != nil {
+			return err
+		}
+		if _, err := w.Write(p.data); err != nil {
+			return err
+		}
+		at = p.at + int64(len(p.data))
+	}
+	return nil
+}
