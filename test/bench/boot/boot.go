@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"xnodeos.org/internal/vm"
+	"xnodeos.org/test/bench/rows"
+)
+
+// bootLimit is for one boot; bootMemory, in MiB, is what each machine has.
+const (
+	bootLimit  = 180 * time.Second
+	bootMemory = 1024
+)
+
+// result is one boot.
+type result struct {
+	seconds float64 // from QEMU's start to the awaited line
+	stage   stage   // zero where no first stage of ours ran
+}
+
+// stage is what the first stage says of itself, in seconds.
+type stage struct{ total, modules, dhcp, verify, prepareRoot, rest float64 }
+
+// boot starts a machine and waits for text on its console. It tries once more
+// if QEMU itself died.
+func boot(ctx context.Context, m vm.Machine, text string) (result, error) {
+	r, err := bootOnce(ctx, m, text)
+	var fail *vm.ExpectError
+	if errors.As(err, &fail) && fail.DiedBySignal() {
+		r, err = bootOnce(ctx, m, text)
+	}
+	return r, err
+}
+
+func bootOnce(ctx context.Context, m vm.Machine, text string) (result, error) {
+	ctx, cancel := context.WithTimeout(ctx, bootLimit)
+	defer cancel()
+	machine, err := vm.Start(ctx, m, vm.Options{Now: time.Now})
+	if err != nil {
+		return result{}, err
+	}
+	defer machine.Stop()
+	which, line, err := machine.ExpectFrom(ctx, 0, vm.Text(text), vm.Text("xnode-init: error: "), vm.Text("Kernel panic"))
+	if err != nil {
+		return result{}, fmt.Errorf("%w\n%s", err, strings.Join(machine.Tail(20), "\n"))
+	}
+	if which != 0 {
+		return result{}, &refusedError{line.Text}
+	}
+	r := result{seconds: line.At.Seconds()}
+	for _, l := range machine.Lines(0) {
+		if s, ok := parseStage(l.Text); ok {
+			r.stage = s
+		}
+	}
+	return r, nil
+}
+
+// refusedError is a machine that says that it cannot come up.
+type refusedError struct{ line string }
+
+func (e *refusedError) Error() string { return "the console says " + strconv.Quote(e.line) }
+
+// parseStage reads the first stage's closing line.
+func parseStage(line string) (stage, bool) {
+	m := regexp.MustCompile(`xnode-init: first stage ([0-9.]+) s \(modules ([0-9.]+), dhcp ([0-9.]+), ` +
+		`verify ([0-9.]+), prepare-root ([0-9.]+), rest ([0-9.]+)\)`).FindStringSubmatch(line)
+	if m == nil {
+		return stage{}, false
+	}
+	var v [6]float64
+	for i := range v {
+		var err error
+		if v[i], err = strconv.ParseFloat(m[i+1], 64); err != nil {
+			return stage{}, false
+		}
+	}
+	return stage{v[0], v[1], v[2], v[3], v[4], v[5]}, true
+}
+
+func stageRows(stages []stage) []rows.Row {
+	median := func(of func(stage) float64) float64 {
+		var values []float64
+		for _, s := range stages {
+			values = append(values, of(s))
+		}
+		return rows.Median(values)
+	}
+	return []rows.Row{
+		rows.New("first stage, all of it", median(func(s stage) float64 { return s.total }), "s"),
+		rows.New("first stage: loading modules", median(func(s stage) float64 { return s.modules }), "s"),
+		rows.New("first stage: waiting for DHCP", median(func(s stage) float64 { return s.dhcp }), "s"),
+		rows.New("first stage: verifying the payload", median(func(s stage) float64 { return s.verify }), "s"),
+		rows.New("first stage: prepare-root", median(func(s stage) float64 { return s.prepareRoot }), "s"),
+		rows.New("first stage: the rest", median(func(s stage) float64 { return s.rest }), "s").AtMost(1),
+	}
+}
+
+// memory looks for the smallest memory with which the ISO comes up, under each
+// firmware: downwards until one machine does not.
+func (b *bench) memory(ctx context.Context, pocket vm.Machine) ([]rows.Row, error) {
+	ovmf, err := vm.FindOVMF("/usr/share", "")
+	if err != nil {
+		return nil, fmt.Errorf("%w; run scripts/setup", err)
+	}
+	var table []rows.Row
+	for _, firmware := range []vm.Firmware{vm.BIOS, vm.UEFI} {
+		m := pocket
+		m.Firmware, m.OVMF = firmware, ovmf
+		smallest := 0
+		for _, mib := range []int{384, 320, 256, 224, 192, 160} {
+			m.MemoryMiB = mib
+			r, err := boot(ctx, m, "XNODE-READY ")
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			if err != nil {
+				first, _, _ := strings.Cut(err.Error(), "\n")
+				b.say("%s, %d MiB: %s", firmware, mib, first)
+				break
+			}
+			b.say("%s, %d MiB: up after %.1f s", firmware, mib, r.seconds)
+			smallest = mib
+		}
+		if smallest == 0 {
+			return nil, fmt.Errorf("%s: the ISO does not come up with 384 MiB", firmware)
+		}
+		table = append(table, rows.New(fmt.Sprintf("memory with which the ISO comes up, %s", strings.ToUpper(string(firmware))),
+			float64(smallest), "MiB").AtMost(384))
+	}
+	return table, nil
+}

@@ -1,0 +1,142 @@
+// Command boot measures how long a pocket ISO takes to XNODE-READY, beside two
+// peers on the same kernel in the same run: an initramfs with one bare static
+// program, which nothing can beat, and a Debian with systemd and udev that
+// boots by initramfs-tools from a disk. It also takes the first stage's own
+// figures apart, and looks for the smallest memory with which the ISO comes up.
+//
+// The Debian is made by mmdebstrap once, in the cache folder. Targets are
+// printed beside the figures; missing one is no error.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"xnodeos.org/internal/testkit"
+	"xnodeos.org/test/bench/rows"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "bench boot: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	rounds int
+	json   bool
+	memory bool
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	var opt options
+	flags := flag.NewFlagSet("boot", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.IntVar(&opt.rounds, "rounds", 3, "rounds of one boot of each")
+	flags.BoolVar(&opt.memory, "memory", true, "also look for the smallest memory")
+	flags.BoolVar(&opt.json, "json", false, "print JSON rows in place of a table")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if opt.rounds < 1 {
+		return errors.New("-rounds: want 1 or more")
+	}
+	work, err := os.MkdirTemp("", "xnodeos-bench-boot-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	b, err := newBench(work, stderr)
+	if err != nil {
+		return err
+	}
+	table, err := b.measure(ctx, opt)
+	if err != nil {
+		return err
+	}
+	if opt.json {
+		return rows.WriteJSON(stdout, table)
+	}
+	return rows.WriteTable(stdout, table)
+}
+
+type bench struct {
+	root, work, cache string
+	stderr            io.Writer
+}
+
+func newBench(work string, stderr io.Writer) (*bench, error) {
+	root, err := testkit.Root(".")
+	if err != nil {
+		return nil, err
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return nil, err
+	}
+	return &bench{root: root, work: work, cache: filepath.Join(cache, "xnodeos", "bench"), stderr: stderr}, nil
+}
+
+func (b *bench) say(format string, args ...any) {
+	fmt.Fprintf(b.stderr, "bench boot: "+format+"\n", args...)
+}
+
+func (b *bench) measure(ctx context.Context, opt options) ([]rows.Row, error) {
+	pocket, err := b.pocket(ctx)
+	if err != nil {
+		return nil, err
+	}
+	debian, err := b.debian(ctx)
+	if err != nil {
+		return nil, err
+	}
+	bare, err := b.bare(ctx, debian.Kernel)
+	if err != nil {
+		return nil, err
+	}
+	var ours, floor, peer []float64
+	var stages []stage
+	for i := range opt.rounds {
+		b.say("round %d of %d", i+1, opt.rounds)
+		run, err := boot(ctx, pocket, "XNODE-READY ")
+		if err != nil {
+			return nil, fmt.Errorf("pocket ISO: %w", err)
+		}
+		ours, stages = append(ours, run.seconds), append(stages, run.stage)
+		if run, err = boot(ctx, bare, "BARE-READY"); err != nil {
+			return nil, fmt.Errorf("bare init: %w", err)
+		}
+		floor = append(floor, run.seconds)
+		if run, err = boot(ctx, debian, "DEBIAN-READY"); err != nil {
+			return nil, fmt.Errorf("the peer, Debian: %w", err)
+		}
+		peer = append(peer, run.seconds)
+		b.say("pocket %.1f s, bare init %.1f s, Debian %.1f s", ours[i], floor[i], peer[i])
+	}
+	table := []rows.Row{
+		rows.New("XNODE-READY, ISO as CD, BIOS, from QEMU's start", rows.Median(ours), "s").
+			Beside("Debian, initramfs-tools, to multi-user", rows.Median(peer)).RatioAtMost(1),
+		rows.New("the same", rows.Median(ours), "s").
+			Beside("bare static init, kernel given by QEMU", rows.Median(floor)),
+	}
+	table = append(table, stageRows(stages)...)
+	if !opt.memory {
+		return table, nil
+	}
+	more, err := b.memory(ctx, pocket)
+	return append(table, more...), err
+}
