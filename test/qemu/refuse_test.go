@@ -41,6 +41,9 @@ func TestBootTampered(t *testing.T) {
 			`xnode-init: error: .*manifest`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			// Side by side: after some seconds each only waits for another medium,
+			// for a minute.
+			t.Parallel()
 			changed := bytes.Clone(iso)
 			changed[tt.at] ^= 1
 			name := filepath.Join(t.TempDir(), "changed.iso")
