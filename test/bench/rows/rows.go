@@ -53,6 +53,16 @@ func (r Row) RatioAtMost(limit float64) Row {
 	return r
 }
 
+// RatioAtLeast sets a lower limit for the ratio to the peer.
+func (r Row) RatioAtLeast(limit float64) Row {
+	if r.Ratio == nil {
+		return r
+	}
+	target, ok := fmt.Sprintf(">= %gx", limit), *r.Ratio >= limit
+	r.Target, r.OK = &target, &ok
+	return r
+}
+
 // Median is the middle of the values, the mean of the two middle ones of an
 // even number. It panics on none: that is a bug of the measurement.
 func Median(values []float64) float64 {

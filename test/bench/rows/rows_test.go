@@ -32,6 +32,7 @@ func TestRowsSurviveJSON(t *testing.T) {
 		New("alone", 1.5, "s"),
 		New("limited", 9, "s").AtMost(8),
 		New("compared", 1, "s").Beside("mksquashfs", 2).RatioAtMost(1),
+		New("faster", 3, "MB/s").Beside("curl", 2).RatioAtLeast(0.95),
 		New("no peer, so no ratio to limit", 1, "s").RatioAtMost(1),
 	}
 	var buf strings.Builder
@@ -56,15 +57,17 @@ func TestWriteTable(t *testing.T) {
 		New("a", 0.123, "s").AtMost(1),
 		New("longer", 12.34, "MB").Beside("peer", 6.17).RatioAtMost(1),
 		New("whole", 3, "files"),
+		New("rate", 1, "MB/s").Beside("p", 2).RatioAtLeast(0.8),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `| figure | value   | peer          | ratio | target | met |
-| ------ | ------- | ------------- | ----- | ------ | --- |
-| a      | 0.12 s  |               |       | <= 1 s | yes |
-| longer | 12.3 MB | peer: 6.17 MB | 2.00x | <= 1x  | no  |
-| whole  | 3 files |               |       |        |     |
+	want := `| figure | value   | peer          | ratio | target  | met |
+| ------ | ------- | ------------- | ----- | ------- | --- |
+| a      | 0.12 s  |               |       | <= 1 s  | yes |
+| longer | 12.3 MB | peer: 6.17 MB | 2.00x | <= 1x   | no  |
+| whole  | 3 files |               |       |         |     |
+| rate   | 1 MB/s  | p: 2 MB/s     | 0.50x | >= 0.8x | no  |
 `
 	if diff := cmp.Diff(want, buf.String()); diff != "" {
 		t.Errorf("WriteTable (-want +got):\n%s", diff)
