@@ -43,12 +43,12 @@ func testInitrd(t *testing.T, config *nodeconfig.Config) (base, full []byte) {
 	t.Helper()
 	var archive bytes.Buffer
 	w := cpio.NewWriter(&archive)
-	for name, text := range map[string]string{
-		"lib/modules/6.1.0/modules.dep":   "kernel/drivers/net/virtio_net.ko:\n",
-		"lib/modules/6.1.0/modules.alias": "alias virtio:d00000001v* virtio_net\n",
-		"init":                            "program",
+	for _, f := range []struct{ name, text string }{
+		{"init", "program"},
+		{"lib/modules/6.1.0/modules.alias", "alias virtio:d00000001v* virtio_net\n"},
+		{"lib/modules/6.1.0/modules.dep", "kernel/drivers/net/virtio_net.ko:\n"},
 	} {
-		if err := w.File(name, 0o644, int64(len(text)), strings.NewReader(text)); err != nil {
+		if err := w.File(f.name, 0o644, int64(len(f.text)), strings.NewReader(f.text)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -115,7 +115,7 @@ func plainMemory(size int) ([]byte, error) { return make([]byte, size), nil }
 func testOptions(t *testing.T, root fstest.MapFS) Options {
 	t.Helper()
 	root["proc/meminfo"] = file("MemTotal:  2097152 kB\nMemAvailable:  1048576 kB\n")
-	return Options{Root: root, Process: Process{Machine: "x86_64"}, Words: []string{"ip=52-54-00-12-34-56:dhcp"}, Cards: []string{"eth0"},
+	return Options{Root: root, Process: Process{Machine: "x86_64", Release: "6.1.0"}, Words: []string{"ip=52-54-00-12-34-56:dhcp"}, Cards: []string{"eth0"},
 		Methods: []Method{FileLoad, SegmentLoad}}
 }
 
