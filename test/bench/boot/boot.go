@@ -22,11 +22,17 @@ const (
 // result is one boot.
 type result struct {
 	seconds float64 // from QEMU's start to the awaited line
-	stage   stage   // zero where no first stage of ours ran
+	stage   stage   // nil where no first stage of ours ran
 }
 
-// stage is what the first stage says of itself, in seconds.
-type stage struct{ total, modules, dhcp, verify, prepareRoot, rest float64 }
+// stage is what the first stage says of itself: its parts, in its order and
+// words, in seconds. The first is "" for all of it.
+type stage []part
+
+type part struct {
+	name    string
+	seconds float64
+}
 
 // boot starts a machine and waits for text on its console. It tries once more
 // if QEMU itself died.
@@ -68,39 +74,46 @@ type refusedError struct{ line string }
 
 func (e *refusedError) Error() string { return "the console says " + strconv.Quote(e.line) }
 
-// parseStage reads the first stage's closing line.
+// parseStage reads the first stage's closing line. It takes whatever parts the
+// line names: there will be more of them.
 func parseStage(line string) (stage, bool) {
-	m := regexp.MustCompile(`xnode-init: first stage ([0-9.]+) s \(modules ([0-9.]+), dhcp ([0-9.]+), ` +
-		`verify ([0-9.]+), prepare-root ([0-9.]+), rest ([0-9.]+)\)`).FindStringSubmatch(line)
+	m := regexp.MustCompile(`xnode-init: first stage ([0-9.]+) s \(([^)]*)\)`).FindStringSubmatch(line)
 	if m == nil {
-		return stage{}, false
+		return nil, false
 	}
-	var v [6]float64
-	for i := range v {
-		var err error
-		if v[i], err = strconv.ParseFloat(m[i+1], 64); err != nil {
-			return stage{}, false
+	var s stage
+	for _, text := range append([]string{" " + m[1]}, strings.Split(m[2], ", ")...) {
+		at := strings.LastIndexByte(text, ' ')
+		seconds, err := strconv.ParseFloat(text[at+1:], 64)
+		if at < 0 || err != nil {
+			return nil, false
 		}
+		s = append(s, part{text[:at], seconds})
 	}
-	return stage{v[0], v[1], v[2], v[3], v[4], v[5]}, true
+	return s, true
 }
 
+// restName is the part that nothing outside of the first stage explains.
+const restName = "rest"
+
 func stageRows(stages []stage) []rows.Row {
-	median := func(of func(stage) float64) float64 {
+	var table []rows.Row
+	for i, p := range stages[0] {
 		var values []float64
 		for _, s := range stages {
-			values = append(values, of(s))
+			values = append(values, s[i].seconds)
 		}
-		return rows.Median(values)
+		name := "first stage, all of it"
+		if p.name != "" {
+			name = "first stage: " + p.name
+		}
+		row := rows.New(name, rows.Median(values), "s")
+		if p.name == restName {
+			row = row.AtMost(1)
+		}
+		table = append(table, row)
 	}
-	return []rows.Row{
-		rows.New("first stage, all of it", median(func(s stage) float64 { return s.total }), "s"),
-		rows.New("first stage: loading modules", median(func(s stage) float64 { return s.modules }), "s"),
-		rows.New("first stage: waiting for DHCP", median(func(s stage) float64 { return s.dhcp }), "s"),
-		rows.New("first stage: verifying the payload", median(func(s stage) float64 { return s.verify }), "s"),
-		rows.New("first stage: prepare-root", median(func(s stage) float64 { return s.prepareRoot }), "s"),
-		rows.New("first stage: the rest", median(func(s stage) float64 { return s.rest }), "s").AtMost(1),
-	}
+	return table
 }
 
 // memory looks for the smallest memory with which the ISO comes up, under each

@@ -116,6 +116,9 @@ func (b *bench) measure(ctx context.Context, opt options) ([]rows.Row, error) {
 		if err != nil {
 			return nil, fmt.Errorf("pocket ISO: %w", err)
 		}
+		if run.stage == nil {
+			return nil, errors.New("pocket ISO: the first stage did not say how long it took")
+		}
 		ours, stages = append(ours, run.seconds), append(stages, run.stage)
 		if run, err = boot(ctx, bare, "BARE-READY"); err != nil {
 			return nil, fmt.Errorf("bare init: %w", err)
