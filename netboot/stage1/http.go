@@ -50,6 +50,10 @@ const (
 	httpEnded   httpState = ""
 )
 
+// errNamed is in the chain of an error about servers that somebody named: then
+// there is less reason to wait for media.
+var errNamed = errors.New("payload over the network")
+
 func (h *httpSource) become(state httpState) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -69,7 +73,7 @@ func (h *httpSource) Next(ctx context.Context, _ func(string, error)) (*Candidat
 	defer h.become(httpEnded)
 	c, err := h.fetch(ctx)
 	if err != nil && ctx.Err() == nil {
-		return nil, fmt.Errorf("payload over the network: %w", err)
+		return nil, fmt.Errorf("%w: %w", errNamed, err)
 	}
 	return c, err
 }
@@ -123,6 +127,12 @@ func (h *httpSource) names() string {
 		names = append(names, m.String())
 	}
 	return strings.Join(names, " and ")
+}
+
+// isNamed says whether somebody named servers for the payload.
+func isNamed(source payloadSource) bool {
+	h, ok := source.(*httpSource)
+	return ok && len(h.mirrors) > 0
 }
 
 // Busy says that the source has bounds of its own under way.

@@ -3,6 +3,7 @@ package stage1
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -256,4 +258,18 @@ func TestWanted(t *testing.T) {
 			t.Errorf("xnode.manifest=%q: %v; want a refusal with the remedy", word, err)
 		}
 	}
+}
+
+// TestNamedServersFail: where the servers that somebody named are of no use,
+// media have less time, and are still waited for.
+func TestNamedServersFail(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		s := newSearch(nil, &shelf{err: fmt.Errorf("%w: nothing", errNamed)}, &shelf{})
+		_, err := s.run(t.Context())
+		if took := time.Since(begun); took != afterFailure || err == nil || !strings.Contains(err.Error(), "payload over the network: nothing") {
+			t.Errorf("after %v: %v; want it after %v", took, err, afterFailure)
+		}
+	})
 }

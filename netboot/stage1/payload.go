@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -70,6 +71,9 @@ const (
 	readRetries  = 2
 	retryPause   = 2 * time.Second
 	busyLook     = time.Second
+	// afterFailure is what media still have when what was asked for by name
+	// has failed for good.
+	afterFailure = 20 * time.Second
 	// askEnd bounds the end of the sources that lost: one may hang in a drive.
 	askEnd = time.Second
 )
@@ -114,7 +118,8 @@ func (s *search) run(ctx context.Context) (*Candidate, error) {
 	waited := s.watch.Begin(PhaseDevices)
 	defer func() { waited() }()
 	open := len(s.sources)
-	timer := time.NewTimer(s.limit)
+	limit := s.limit
+	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	for open > 0 {
 		select {
@@ -128,7 +133,7 @@ func (s *search) run(ctx context.Context) (*Candidate, error) {
 			s.reject(fmt.Sprintf("%s: %v", o.candidate.Medium, err))
 			o.candidate.release()
 			close(o.done)
-			timer.Reset(s.limit)
+			timer.Reset(limit)
 		case o := <-ready:
 			return o.candidate, nil
 		case text := <-rejects:
@@ -138,12 +143,16 @@ func (s *search) run(ctx context.Context) (*Candidate, error) {
 			if err != nil && !errors.Is(err, errNoMore) {
 				s.reject(err.Error())
 			}
+			if errors.Is(err, errNamed) {
+				limit = min(limit, afterFailure)
+				timer.Reset(limit)
+			}
 		case <-timer.C:
 			if s.busy() {
 				timer.Reset(busyLook)
 				continue
 			}
-			return nil, s.failed(fmt.Errorf("none found in %.0f s", s.limit.Seconds()))
+			return nil, s.failed(fmt.Errorf("none found in %.0f s", limit.Seconds()))
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -225,11 +234,11 @@ func (s *search) failed(cause error) error {
 	if len(said) == 0 {
 		said = []string{"no disk, stick or CD is there"}
 	}
-	return &StepError{
-		Step:   "find payload",
-		Cause:  fmt.Errorf("%w: %s", cause, strings.Join(said, "; ")),
-		Remedy: "insert the medium that was written together with this kernel and initrd, or write it again",
+	remedy := "insert the medium that was written together with this kernel and initrd, or write it again"
+	if slices.ContainsFunc(s.sources, isNamed) {
+		remedy = "let a server that xnode.payload= names have the files of one build, or " + remedy
 	}
+	return &StepError{Step: "find payload", Cause: fmt.Errorf("%w: %s", cause, strings.Join(said, "; ")), Remedy: remedy}
 }
 
 // verify reads the whole payload. A read error is tried again; a wrong byte is
