@@ -53,6 +53,8 @@ type recipe struct {
 type image struct {
 	recipe
 	iso      string
+	uki      string
+	raw      string
 	netboot  string
 	manifest *manifest.Manifest
 	digest   string // as on the command line
@@ -81,18 +83,20 @@ func buildImage(t *testing.T, r recipe) *image {
 	config, node := writeNodeConfig(t, filepath.Join(dir, "node"), r.network)
 	out := filepath.Join(dir, "out")
 	cmd := exec.CommandContext(t.Context(), program, "image", "build",
-		"--system", r.system, "--out", out, "--format", "iso,netboot", "--embed-payload",
+		"--system", r.system, "--out", out, "--format", "iso,netboot,uki,raw", "--embed-payload",
 		"--node-config", node, "--json")
 	text, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s: %v; is the machine set up? run scripts/setup\n%s", strings.Join(cmd.Args, " "), err, text)
 	}
 	img := &image{recipe: r, netboot: filepath.Join(out, "netboot"), config: config}
-	isos, err := filepath.Glob(filepath.Join(out, "*.iso"))
-	if err != nil || len(isos) != 1 {
-		t.Fatalf("ISO files in %s: %q, %v; want one", out, isos, err)
+	for ending, file := range map[string]*string{".iso": &img.iso, ".efi": &img.uki, ".img": &img.raw} {
+		found, err := filepath.Glob(filepath.Join(out, "*"+ending))
+		if err != nil || len(found) != 1 {
+			t.Fatalf("%s files in %s: %q, %v; want one", ending, out, found, err)
+		}
+		*file = found[0]
 	}
-	img.iso = isos[0]
 	data, err := os.ReadFile(filepath.Join(img.netboot, manifest.FileName))
 	if err != nil {
 		t.Fatal(err)

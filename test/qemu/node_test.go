@@ -49,6 +49,8 @@ type scenario struct {
 	iso      string    // another file than the image's
 	memory   int       // MiB
 	append   string    // more words for the kernel; only without an ISO
+	payload  []string  // kernel and initrd alone; the payload comes from these URLs
+	uki      bool      // the firmware starts the unified image, the ISO is beside it
 	wire     *wireNet
 }
 
@@ -68,6 +70,17 @@ func (s scenario) machine(t *testing.T, img *image) (vm.Machine, uint16) {
 		if m.OVMF, err = vm.FindOVMF("/usr/share", ""); err != nil {
 			t.Fatalf("%v; run scripts/setup", err)
 		}
+	}
+	if len(s.payload) > 0 {
+		m.Nets[0].Isolated = false // the servers are on the host's loopback
+		m.Kernel, m.Initrd = filepath.Join(img.netboot, "vmlinuz"), filepath.Join(img.netboot, "initrd")
+		m.Append = img.manifest.Cmdline + " xnode.manifest=" + img.digest + " no_timer_check " + s.append +
+			" xnode.payload=" + strings.Join(s.payload, " xnode.payload=")
+		return m, port
+	}
+	if s.uki {
+		m.Kernel, m.Drives = img.uki, []vm.Drive{{File: img.iso, As: s.as, Snapshot: true}}
+		return m, port
 	}
 	if s.as == "" {
 		m.Kernel, m.Initrd = filepath.Join(img.netboot, "vmlinuz"), img.joinInitrd(t)
