@@ -75,7 +75,7 @@ func mapFile(name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open this program's own file: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // the mapping stays
+	defer f.Close() // the mapping stays
 	info, err := f.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("open this program's own file: %w", err)

@@ -33,7 +33,7 @@ func (l linux) Try(m Method, image []byte, cmdline string) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd) //nolint:errcheck // memory that goes away
+	defer unix.Close(fd) // memory that goes away
 	if err := unix.KexecFileLoad(fd, 0, cmdline, fileNoInitramfs); err != nil {
 		return explain(err)
 	}
@@ -57,12 +57,12 @@ func (l linux) Load(m Method, image []byte, initrd *ramdisk, cmdline string) err
 	if err != nil {
 		return err
 	}
-	defer unix.Close(kernelFD) //nolint:errcheck // memory that goes away
+	defer unix.Close(kernelFD) // memory that goes away
 	initrdFD, err := memfd("initrd", initrd.size, initrd.pieces)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(initrdFD) //nolint:errcheck // memory that goes away
+	defer unix.Close(initrdFD) // memory that goes away
 	return explain(unix.KexecFileLoad(kernelFD, initrdFD, cmdline, 0))
 }
 

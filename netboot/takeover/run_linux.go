@@ -132,11 +132,13 @@ func jump() error {
 	if err := os.WriteFile("/proc/sysrq-trigger", []byte("u"), 0); err != nil {
 		_ = os.WriteFile("/dev/kmsg", fmt.Appendf(nil, "<4>xnode-takeover: disks are only synced: %v\n", err), 0) // going on is right, and so is saying it
 	}
-	for end := time.Now().Add(readOnlyTime); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	const look = 50 * time.Millisecond
+	for range readOnlyTime / look {
 		mounts, err := os.ReadFile("/proc/mounts")
 		if err != nil || !diskWritable(string(mounts)) {
 			break
 		}
+		time.Sleep(look)
 	}
 	unix.Sync()
 	return fmt.Errorf("start the loaded kernel: %w", unix.Reboot(unix.LINUX_REBOOT_CMD_KEXEC))

@@ -106,40 +106,42 @@ func prepare(ctx context.Context, src Source, opt Options, k kernel, lock func(s
 }
 
 // checkImage holds the parts against the manifest, and the manifest against
-// the command line.
+// the command line. The error is the context's.
 func (p *preparer) checkImage(ctx context.Context) error {
 	v := &p.plan.Verdict
-	const remedy = "copy or build the takeover file again"
 	m, err := manifest.Parse(p.src.ManifestRaw)
-	if err != nil {
-		v.add(bad("image", Fail, err.Error(), remedy))
-		return nil
+	if err == nil {
+		v.Label = m.Label
+		err = p.src.compare(ctx, m)
 	}
-	v.Label = m.Label
-	base := p.src.Initrd[:min(int64(len(p.src.Initrd)), m.Initrd.Size)]
+	v.add(imageCheck(err, v.Manifest))
+	return ctx.Err()
+}
+
+func imageCheck(err error, digest string) Check {
+	if err != nil {
+		return bad("image", Fail, "the takeover file is damaged or was changed: "+err.Error(), "copy or build the takeover file again")
+	}
+	return good("image", "every part is what manifest %s says", digest)
+}
+
+// compare finds the first part that is not what the manifest says.
+func (s Source) compare(ctx context.Context, m *manifest.Manifest) error {
+	digest := manifest.DigestOf(s.ManifestRaw)
 	switch {
 	case m.Arch != "x86_64-linux":
-		err = fmt.Errorf("it is for %s", m.Arch)
-	case !slices.Contains(strings.Fields(p.src.Cmdline), "xnode.manifest="+v.Manifest):
-		err = fmt.Errorf("its command line does not name its manifest %s", v.Manifest)
-	default:
-		err = errors.Join(checkFile(m.Kernel, p.src.Kernel), checkFile(m.Initrd, base))
+		return fmt.Errorf("it is for %s", m.Arch)
+	case !slices.Contains(strings.Fields(s.Cmdline), "xnode.manifest="+digest):
+		return fmt.Errorf("its command line does not name its manifest %s", digest)
 	}
-	if err == nil && len(p.src.Payload) > 0 {
-		err = m.Payload.Verify(ctx, bytes.NewReader(p.src.Payload), nil)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err == nil && int64(len(p.src.Payload)) != m.Payload.Size {
-			err = fmt.Errorf("%s has %d bytes; the manifest says %d", m.Payload.Name, len(p.src.Payload), m.Payload.Size)
-		}
+	base := s.Initrd[:min(int64(len(s.Initrd)), m.Initrd.Size)]
+	if err := errors.Join(checkFile(m.Kernel, s.Kernel), checkFile(m.Initrd, base)); err != nil || len(s.Payload) == 0 {
+		return err
 	}
-	if err != nil {
-		v.add(bad("image", Fail, "the takeover file is damaged or was changed: "+err.Error(), remedy))
-		return nil
+	if int64(len(s.Payload)) != m.Payload.Size {
+		return fmt.Errorf("%s has %d bytes; the manifest says %d", m.Payload.Name, len(s.Payload), m.Payload.Size)
 	}
-	v.add(good("image", "every part is what manifest %s says", v.Manifest))
-	return nil
+	return m.Payload.Verify(ctx, bytes.NewReader(s.Payload), nil)
 }
 
 func checkFile(want manifest.File, data []byte) error {
