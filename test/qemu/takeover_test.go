@@ -1,0 +1,192 @@
+package qemu
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"xnodeos.org/imagebuild/takeoverfile"
+	"xnodeos.org/internal/manifest"
+	"xnodeos.org/netboot/takeover"
+)
+
+// takeoverMemory is what a machine needs that runs a system in its memory,
+// holds the takeover file there as well, and loads it.
+const takeoverMemory = 768
+
+// takeoverFile builds the takeover program of an image, with the payload in it.
+func takeoverFile(t *testing.T, img *image) []byte {
+	t.Helper()
+	out := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), xnodeos(t), "image", "build", "--system", img.system, "--out", out, "--format", "takeover",
+		"--node-config", filepath.Join(img.netboot, "..", "..", "node"))
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(cmd.Args, " "), err, text)
+	}
+	found, err := filepath.Glob(filepath.Join(out, "xnodeos-takeover-*"))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("takeover programs in %s: %q, %v; want one", out, found, err)
+	}
+	data, err := os.ReadFile(found[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// takeoverPath is where the file lies on the old system.
+const takeoverPath = "/run/xnodeos-takeover"
+
+// command runs one command over ssh, with input, and returns what it wrote and
+// whether it ended with code 0. Only a broken session fails the test.
+func (n *node) command(t *testing.T, line string, input io.Reader) (stdout, stderr string, code int) {
+	t.Helper()
+	client, err := n.dial(t, ssh.PublicKeys(n.img.config.login))
+	if err != nil {
+		t.Fatalf("ssh: %v", err)
+	}
+	defer client.Close()
+	session, err := client.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out, errors bytes.Buffer
+	session.Stdin, session.Stdout, session.Stderr = input, &out, &errors
+	stop := time.AfterFunc(bootLimit, func() { client.Close() })
+	defer stop.Stop()
+	err = session.Run(line)
+	if exit, ok := err.(*ssh.ExitError); ok { //nolint:errorlint // session.Run returns it bare
+		return out.String(), errors.String(), exit.ExitStatus()
+	}
+	if err != nil {
+		t.Fatalf("ssh %s: %v\n%s\n%s", line, err, out.String(), errors.String())
+	}
+	return out.String(), errors.String(), 0
+}
+
+// upload brings the takeover file onto the old system.
+func (n *node) upload(t *testing.T, file []byte) {
+	t.Helper()
+	began := time.Now()
+	n.command(t, "cat > "+takeoverPath+" && chmod 755 "+takeoverPath, bytes.NewReader(file))
+	t.Logf("%d MiB brought over in %.1f s", len(file)>>20, time.Since(began).Seconds())
+}
+
+// lookFirst makes a dry run and checks that it says yes and changes nothing.
+func (n *node) lookFirst(t *testing.T) {
+	t.Helper()
+	stdout, stderr, code := n.command(t, takeoverPath+" --dry-run --json", nil)
+	var v takeover.Verdict
+	if err := json.Unmarshal([]byte(stdout), &v); err != nil || code != 0 {
+		t.Fatalf("dry run: code %d, %v\n%s\n%s", code, err, stdout, stderr)
+	}
+	if v.Status == takeover.Fail || v.Method != takeover.FileLoad || len(v.Network) == 0 {
+		t.Errorf("verdict: %+v; want a good one", v)
+	}
+	if strings.Contains(stdout, "PRIVATE KEY") {
+		t.Error("the verdict shows a private key")
+	}
+	n.untouched(t)
+}
+
+// untouched checks that no kernel is loaded.
+func (n *node) untouched(t *testing.T) {
+	t.Helper()
+	if got := strings.TrimSpace(n.shell(t, "cat /sys/kernel/kexec_loaded")); got != "0" {
+		t.Errorf("/sys/kernel/kexec_loaded is %q; want 0", got)
+	}
+}
+
+// takeOver runs the file, waits for the new system, and checks that it is the
+// new one and answers as the old one did.
+func (n *node) takeOver(t *testing.T, to *image, flags string) {
+	t.Helper()
+	id := strings.TrimSpace(n.shell(t, "cat /etc/machine-id"))
+	seen := len(n.Lines(0))
+	_, stderr, code := n.command(t, takeoverPath+" --yes --append no_timer_check "+flags, nil)
+	if code != 0 {
+		t.Fatalf("takeover: code %d\n%s", code, stderr)
+	}
+	t.Log(strings.TrimSpace(stderr))
+	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
+	defer cancel()
+	which, line, err := n.ExpectFrom(ctx, seen, ready, stageFailed, kernelPanic)
+	if err != nil || which != 0 {
+		t.Fatalf("the new system did not come up: %v, %q", err, line.Text)
+	}
+	// Dialling insists on the old host key, checkUp on the old hostname.
+	after := &node{VM: n.VM, port: n.port, img: &image{manifest: to.manifest, digest: to.digest, config: n.img.config}}
+	after.checkUp(t, line, extra{})
+	if got := strings.TrimSpace(after.shell(t, "cat /etc/machine-id")); got != id || len(id) != 32 {
+		t.Errorf("machine id %q; want the old system's, %q", got, id)
+	}
+	if stdout, _, _ := after.command(t, "ip -4 -o addr show scope global", nil); !strings.Contains(stdout, "10.0.2.15/24") {
+		t.Errorf("addresses:\n%s\nwant 10.0.2.15/24", stdout)
+	}
+	// The keys of the image open the door beside those of the old system.
+	other := &node{VM: n.VM, port: n.port, img: &image{config: &nodeConfig{login: to.config.login, host: n.img.config.host}}}
+	other.shell(t, "true")
+}
+
+// TestTakeoverPocket replaces one pocket system by another one, whose node
+// config has other keys and another name.
+func TestTakeoverPocket(t *testing.T) {
+	img, to := buildImage(t, recipe{system: "pocket"}), buildImage(t, recipe{system: "pocket:label=pocket-2"})
+	n, _ := scenario{memory: takeoverMemory}.boot(t, img, ready, stageFailed, kernelPanic)
+	n.upload(t, takeoverFile(t, to))
+	n.lookFirst(t)
+	n.takeOver(t, to, "")
+}
+
+// TestTakeoverSegments does the same by kexec_load, where everything that the
+// new kernel is told comes from us, with little memory.
+func TestTakeoverSegments(t *testing.T) {
+	img, to := buildImage(t, recipe{system: "pocket"}), buildImage(t, recipe{system: "pocket:label=pocket-2"})
+	n, _ := scenario{memory: 512}.boot(t, img, ready, stageFailed, kernelPanic)
+	n.upload(t, takeoverFile(t, to))
+	n.takeOver(t, to, "--syscall load")
+}
+
+// TestTakeoverRefused shows that what is wrong is said, and nothing changed.
+func TestTakeoverRefused(t *testing.T) {
+	img := buildImage(t, recipe{system: "pocket"})
+	file := takeoverFile(t, img)
+	opened, err := takeoverfile.Open(bytes.NewReader(file), int64(len(file)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file[opened.Payload.Offset+5*manifest.ChunkSize+77] ^= 1
+	n, _ := scenario{memory: takeoverMemory}.boot(t, img, ready, stageFailed, kernelPanic)
+	n.upload(t, file)
+	flip := fmt.Sprintf("printf '\\%03o' | dd of=%s bs=1 seek=%d conv=notrunc", file[opened.Payload.Offset+5*manifest.ChunkSize+77]^1,
+		takeoverPath, opened.Payload.Offset+5*manifest.ChunkSize+77)
+	for _, tt := range []struct {
+		name, before, flags, want string
+		code                      int
+	}{
+		{"nobody to ask", "", "", `nobody is there to ask`, 2},
+		{"tampered payload", "", "--yes", `system\.squashfs.* chunk 5 .*nothing was changed`, 1},
+		{"container", flip + " && echo lxc > /run/systemd/container", "--dry-run", `container.*nothing was changed`, 1},
+		{"switched off", "rm /run/systemd/container; echo 1 > /proc/sys/kernel/kexec_load_disabled", "--yes", `kexec_load_disabled is 1.*nothing was changed`, 1},
+	} {
+		if tt.before != "" {
+			n.shell(t, tt.before)
+		}
+		stdout, stderr, code := n.command(t, takeoverPath+" "+tt.flags, nil)
+		if code != tt.code || !regexp.MustCompile(tt.want).MatchString(stderr) {
+			t.Errorf("%s: code %d, want %d; %q, want /%s/\n%s", tt.name, code, tt.code, stderr, tt.want, stdout)
+		}
+		n.untouched(t)
+	}
+}
