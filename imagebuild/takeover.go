@@ -46,7 +46,7 @@ func inspectTakeover(ctx context.Context, path string, report *Report, progress 
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close() // only read
 	info, err := f.Stat()
 	if err != nil {
 		return err
