@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,7 +27,7 @@ func main() {
 		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], host{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, program: "/proc/self/exe", sudoUser: os.Getenv("SUDO_USER")})
+	err := run(ctx, os.Args[1:], host{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, program: "/proc/self/exe", sudoUser: cmp.Or(os.Getenv("SUDO_USER"), os.Getenv("DOAS_USER"))})
 	cancelled := ctx.Err() != nil
 	stop()
 	os.Exit(exitCode(err, cancelled))

@@ -34,6 +34,7 @@ func TestChoose(t *testing.T) {
 		{"signature refused", 1 << 30, both, refuse(FileLoad), SegmentLoad, "does not trust the signature"},
 		{"only the other call wanted", 1 << 30, []Method{SegmentLoad}, refuse(), SegmentLoad, "was accepted"},
 		{"all refused", 1 << 30, both, refuse(FileLoad, SegmentLoad), "", "no way to load"},
+		{"not to be asked", 1 << 30, both, nil, FileLoad, "not tried"},
 		{"no memory", 100 << 20, both, refuse(), "", "100 MiB are free"},
 	} {
 		m := measure(Facts{MemAvailable: tc.available}, 64<<20, 100<<20)

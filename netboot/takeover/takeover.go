@@ -99,7 +99,11 @@ func prepare(ctx context.Context, src Source, opt Options, k kernel, lock func(s
 	if v.failed() {
 		return p.plan, nil // a trial would say less than what is known already
 	}
-	method, check := choose(v.Memory, opt.Methods, func(m Method) error { return k.Try(m, src.Kernel, v.Cmdline) })
+	var try func(Method) error
+	if facts.KexecLoaded != "1" && (facts.LoadLimit == "" || facts.LoadLimit == "-1") {
+		try = func(m Method) error { return k.Try(m, src.Kernel, v.Cmdline) }
+	}
+	method, check := choose(v.Memory, opt.Methods, try)
 	v.Method = method
 	v.add(check)
 	return p.plan, nil
