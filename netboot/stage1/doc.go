@@ -3,8 +3,9 @@
 // program.
 //
 // It loads the kernel modules that the machine's devices ask for, reads the
-// command line and the node config, finds the payload, checks every byte of it
-// against the manifest that the command line names, builds the new root, leaves
+// command line and the node config, finds the payload on a medium or on servers,
+// sees to it that every byte of it is checked against a manifest that the command
+// line names or a key of the node config signed, builds the new root, leaves
 // the node config and the network to the system below /run, and hands over.
 //
 // It does not decide what a node runs, does not write to any disk, and has no

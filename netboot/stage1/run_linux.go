@@ -68,13 +68,6 @@ func (s *stage) boot(ctx context.Context) error {
 	if err := s.begin(); err != nil {
 		return err
 	}
-	memory, err := readMemory()
-	if err != nil {
-		return stepError("check memory", err, "")
-	}
-	if err := memory.Check(MemoryNeeded); err != nil {
-		return err
-	}
 	embedded, err := nodeconfig.ReadBooted(os.DirFS("/"))
 	if err != nil {
 		return stepError("read node config", err, "")
@@ -126,6 +119,15 @@ func (s *stage) begin() error {
 	}
 	s.con.Sayf("first stage on Linux %s", release)
 	s.note(notes...)
+	// Before anything is looked for in the initramfs: where memory is short, the
+	// kernel unpacked only the beginning of it and says nothing.
+	memory, err := readMemory()
+	if err != nil {
+		return stepError("check memory", err, "")
+	}
+	if err := memory.Check(MemoryNeeded); err != nil {
+		return err
+	}
 	return s.openModules(release, words)
 }
 

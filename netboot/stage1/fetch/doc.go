@@ -43,7 +43,12 @@ type Mirror struct {
 	base url.URL
 }
 
-// ParseMirror reads the URL of a folder, with or without a slash at its end.
+// scriptName is a file beside the payload. An iPXE from before 2024 has no word
+// for the folder of its script (${cwduri}), only for the script (${filename}).
+const scriptName = "boot.ipxe"
+
+// ParseMirror reads the URL of a folder, with or without a slash at its end, or
+// that of the boot.ipxe in it.
 func ParseMirror(text string) (Mirror, error) {
 	u, err := url.Parse(text)
 	if err != nil {
@@ -57,6 +62,9 @@ func ParseMirror(text string) (Mirror, error) {
 		return Mirror{}, fmt.Errorf("mirror %q: user and password are not allowed in it; every user of the booted system could read them", u.Redacted())
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		return Mirror{}, fmt.Errorf(`mirror %q: "?" and "#" are not allowed; want the URL of a folder`, text)
+	}
+	if strings.HasSuffix(u.Path, "/"+scriptName) {
+		u = u.JoinPath("..")
 	}
 	if !strings.HasSuffix(u.Path, "/") {
 		u = u.JoinPath("/")
