@@ -45,8 +45,9 @@ func takeoverFile(t *testing.T, img *image) []byte {
 	return data
 }
 
-// takeoverPath is where the file lies on the old system.
-const takeoverPath = "/run/xnodeos-takeover"
+// takeoverPath is where the file lies on the old system: on its disk, if it has
+// one.
+const takeoverPath = "/var/tmp/xnodeos-takeover"
 
 // command runs one command over ssh, with input, and returns what it wrote and
 // whether it ended with code 0. Only a broken session fails the test.
@@ -83,16 +84,17 @@ func (n *node) upload(t *testing.T, file []byte) {
 	t.Logf("%d MiB brought over in %.1f s", len(file)>>20, time.Since(began).Seconds())
 }
 
-// lookFirst makes a dry run and checks that it says yes and changes nothing.
-func (n *node) lookFirst(t *testing.T) {
+// lookFirst makes a dry run and checks that it says yes, by which call, and
+// changes nothing.
+func (n *node) lookFirst(t *testing.T, want takeover.Method) {
 	t.Helper()
 	stdout, stderr, code := n.command(t, takeoverPath+" --dry-run --json", nil)
 	var v takeover.Verdict
 	if err := json.Unmarshal([]byte(stdout), &v); err != nil || code != 0 {
 		t.Fatalf("dry run: code %d, %v\n%s\n%s", code, err, stdout, stderr)
 	}
-	if v.Status == takeover.Fail || v.Method != takeover.FileLoad || len(v.Network) == 0 {
-		t.Errorf("verdict: %+v; want a good one", v)
+	if v.Status == takeover.Fail || v.Method != want || len(v.Network) == 0 {
+		t.Errorf("verdict: %+v; want a good one by %s", v, want)
 	}
 	if strings.Contains(stdout, "PRIVATE KEY") {
 		t.Error("the verdict shows a private key")
@@ -110,11 +112,11 @@ func (n *node) untouched(t *testing.T) {
 
 // takeOver runs the file, waits for the new system, and checks that it is the
 // new one and answers as the old one did.
-func (n *node) takeOver(t *testing.T, to *image, flags string) {
+func (n *node) takeOver(t *testing.T, to *image) {
 	t.Helper()
 	id := strings.TrimSpace(n.shell(t, "cat /etc/machine-id"))
 	seen := len(n.Lines(0))
-	_, stderr, code := n.command(t, takeoverPath+" --yes --append no_timer_check "+flags, nil)
+	_, stderr, code := n.command(t, takeoverPath+" --yes --append no_timer_check", nil)
 	if code != 0 {
 		t.Fatalf("takeover: code %d\n%s", code, stderr)
 	}
@@ -139,23 +141,23 @@ func (n *node) takeOver(t *testing.T, to *image, flags string) {
 	other.shell(t, "true")
 }
 
-// TestTakeoverPocket replaces one pocket system by another one, whose node
+// TestTakeover replaces a running Linux: another pocket, and in the whole
+// matrix a Debian, whose guest takes minutes to make.
+func TestTakeover(t *testing.T) {
+	t.Run("pocket", takeoverPocket)
+	if full() {
+		t.Run("debian", takeoverDebian)
+	}
+}
+
+// takeoverPocket replaces one pocket system by another one, whose node
 // config has other keys and another name.
-func TestTakeoverPocket(t *testing.T) {
+func takeoverPocket(t *testing.T) {
 	img, to := buildImage(t, recipe{system: "pocket"}), buildImage(t, recipe{system: "pocket:label=pocket-2"})
 	n, _ := scenario{memory: takeoverMemory}.boot(t, img, ready, stageFailed, kernelPanic)
 	n.upload(t, takeoverFile(t, to))
-	n.lookFirst(t)
-	n.takeOver(t, to, "")
-}
-
-// TestTakeoverSegments does the same by kexec_load, where everything that the
-// new kernel is told comes from us, with little memory.
-func TestTakeoverSegments(t *testing.T) {
-	img, to := buildImage(t, recipe{system: "pocket"}), buildImage(t, recipe{system: "pocket:label=pocket-2"})
-	n, _ := scenario{memory: 512}.boot(t, img, ready, stageFailed, kernelPanic)
-	n.upload(t, takeoverFile(t, to))
-	n.takeOver(t, to, "--syscall load")
+	n.lookFirst(t, takeover.FileLoad)
+	n.takeOver(t, to)
 }
 
 // TestTakeoverRefused shows that what is wrong is said, and nothing changed.
