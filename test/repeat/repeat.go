@@ -10,6 +10,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -89,6 +90,19 @@ func (b Builder) Build(ctx context.Context, c Circumstance) (dir string, took ti
 		return "", 0, fmt.Errorf("build %s: %w\n%s", c.Name, err, output)
 	}
 	return out, time.Since(begun), nil
+}
+
+// RemoveAll removes a folder that may hold a store: a user who is not root
+// builds into one in the cache, and nothing in a store can be written, not even
+// its folders.
+func RemoveAll(dir string) error {
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.IsDir() {
+			err = os.Chmod(path, 0o700)
+		}
+		return err
+	})
+	return errors.Join(err, os.RemoveAll(dir))
 }
 
 // otherUser is nobody: it owns nothing on a Debian system.

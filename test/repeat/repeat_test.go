@@ -41,6 +41,11 @@ func TestBuildsAreIdentical(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := RemoveAll(filepath.Dir(first)); err != nil {
+			t.Error(err)
+		}
+	})
 	want, err := Sums(first)
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +66,7 @@ func TestBuildsAreIdentical(t *testing.T) {
 			if names := Differing(want, got); len(names) > 0 {
 				t.Errorf("built %s in %.1f s: other bytes in %v", c.Name, took.Seconds(), names)
 			}
-			if err := os.RemoveAll(filepath.Dir(dir)); err != nil {
+			if err := RemoveAll(filepath.Dir(dir)); err != nil {
 				t.Error(err)
 			}
 		})
@@ -77,6 +82,26 @@ func openToOthers(dir string) error {
 		dir = filepath.Dir(dir)
 	}
 	return nil
+}
+
+func TestRemoveAllOfAStore(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "build")
+	item := filepath.Join(dir, "cache", "store", "item")
+	if err := os.MkdirAll(item, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(item, "file"), nil, 0o444); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(item, 0o555); err != nil {
+		t.Fatal(err)
+	}
+	if err := RemoveAll(dir); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("the folder is still there")
+	}
 }
 
 func TestDiffering(t *testing.T) {

@@ -62,7 +62,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(b.work)
+	defer repeat.RemoveAll(b.work) // a temporary folder: nothing depends on it
 	table, err := b.measure(ctx, opt)
 	if err != nil {
 		return err
@@ -174,7 +174,7 @@ func (b *bench) builds(ctx context.Context, runs int) ([]rows.Row, error) {
 		if loaded, err = size(filepath.Join(dir, "netboot", "vmlinuz"), filepath.Join(dir, "netboot", "initrd")); err != nil {
 			return nil, err
 		}
-		if err := os.RemoveAll(filepath.Dir(dir)); err != nil {
+		if err := repeat.RemoveAll(filepath.Dir(dir)); err != nil {
 			return nil, err
 		}
 	}
@@ -233,7 +233,7 @@ func (b *bench) circumstances(ctx context.Context, _ int) ([]rows.Row, error) {
 		}
 		differing := len(repeat.Differing(want, got))
 		table = append(table, rows.New(fmt.Sprintf("files that differ, built %s (of %d)", c.Name, len(want)), float64(differing), "files").AtMost(0))
-		if err := os.RemoveAll(filepath.Dir(dir)); err != nil {
+		if err := repeat.RemoveAll(filepath.Dir(dir)); err != nil {
 			return nil, err
 		}
 	}
