@@ -8,7 +8,9 @@ import (
 // bootIPXE is the script of the netboot tree. It works from any folder of any
 // HTTP server because iPXE resolves relative names against the script's own
 // URL; ${cwduri} is that folder, which the first stage needs when it fetches
-// the payload itself.
+// the payload itself. An iPXE from before 2024 does not know that word: there
+// ${filename}, what DHCP named, is the script itself, and the first stage takes
+// that too.
 //
 // imgfree comes first because a stray autoexec.ipxe would be put before
 // initrd.magic. initrd=NAME is for UEFI, where the kernel asks the loader for
@@ -18,10 +20,13 @@ func bootIPXE(label, cmdline string, embedded bool) string {
 	if embedded {
 		initrds = append(initrds, payloadCPIOName)
 	} else {
-		cmdline += " xnode.payload=${cwduri}"
+		cmdline += " xnode.payload=${base}"
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "#!ipxe\n# XnodeOS %s\n", label)
+	if !embedded {
+		b.WriteString("set base ${cwduri}\nisset ${base} || set base ${filename}\n")
+	}
 	b.WriteString("set attempt:int32 0\n")
 	b.WriteString(":again\nimgfree\n")
 	b.WriteString("kernel vmlinuz")
