@@ -130,16 +130,49 @@ func TestBuildCancelled(t *testing.T) {
 	}
 }
 
-// Without nix-build the error names the package that brings it.
+// What was built by the same call is there without asking Nix again; anything
+// else needs nix-build, and the error names the package that brings it.
 func TestBuildWithoutNix(t *testing.T) {
 	cache := sharedCache(t)
-	if _, _, err := Build(t.Context(), Options{Cache: cache}); err != nil {
+	first, _, err := Build(t.Context(), Options{Cache: cache})
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", t.TempDir())
-	_, _, err := Build(t.Context(), Options{Cache: cache})
+	if again, _, err := Build(t.Context(), Options{Cache: cache}); err != nil || again != first {
+		t.Errorf("Build once more = %q, %v; want %q", again, err, first)
+	}
+	_, _, err = Build(t.Context(), Options{Cache: cache, Files: map[string]string{"motd": t.Name() + t.TempDir()}})
 	if err == nil || !strings.Contains(err.Error(), "Debian package nix-bin") {
-		t.Errorf("Build without nix-build = %v; want the package that brings it", err)
+		t.Errorf("Build of something else without nix-build = %v; want the package that brings it", err)
+	}
+}
+
+// TestBuiltNeedsThePath removes what a remembered call made.
+func TestBuiltNeedsThePath(t *testing.T) {
+	dir := t.TempDir()
+	store, link, args := nix.Store{Dir: dir}, filepath.Join(dir, "link"), []string{"a", "b"}
+	path := "/nix/store/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-x"
+	if err := os.MkdirAll(store.Physical(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(callFile(link), callOf(args), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got, ok := built(store, link, args); !ok || string(got) != path {
+		t.Errorf("built = %q, %t; want %q", got, ok, path)
+	}
+	if _, ok := built(store, link, []string{"a", "c"}); ok {
+		t.Error("another call counts as the same")
+	}
+	if err := os.Remove(store.Physical(path)); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := built(store, link, args); ok {
+		t.Error("a path that is gone counts as built")
 	}
 }
 
