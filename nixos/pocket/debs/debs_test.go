@@ -16,7 +16,7 @@ import (
 const sumA = "3d3fdbe91d4660c873e14b092c213fe81c1da6362daa236eb25d0171eb108744"
 
 func TestParseURIs(t *testing.T) {
-	const line = "'http://deb.debian.org/debian/pool/main/b/busybox/busybox-static_1.35.0-4%2bdeb12u1%2bb1_amd64.deb' " +
+	const line = "'http://deb.example.org/debian/pool/main/b/busybox/busybox-static_1.35.0-4%2bdeb12u1%2bb1_amd64.deb' " +
 		"busybox-static_1%3a1.35.0-4+deb12u1+b1_amd64.deb 928188 SHA256:" + sumA
 	want := map[string]Deb{"busybox-static": {File: "busybox-static_1%3a1.35.0-4+deb12u1+b1_amd64.deb", SHA256: sumA, Size: 928188}}
 	got, err := parseURIs("Reading package lists...\n" + line + "\n")
