@@ -90,15 +90,10 @@ it is whole.`,
 }
 
 func completeBuildFlags(cmd *cobra.Command) {
-	fixed := func(words ...string) cobra.CompletionFunc {
-		return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			return words, cobra.ShellCompDirectiveNoFileComp
-		}
-	}
 	dirs := func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return nil, cobra.ShellCompDirectiveFilterDirs
 	}
-	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("format", fixed(imagebuild.FormatNames()...)))
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("format", oneOf(imagebuild.FormatNames()...)))
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("system", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return []string{"pocket"}, cobra.ShellCompDirectiveDefault
 	}))

@@ -26,6 +26,8 @@ func main() {
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// After the first Ctrl-C the work winds down; a second one kills.
+	context.AfterFunc(ctx, stop)
 
 	root := newRootCommand()
 	root.SetArgs(args)
@@ -33,8 +35,6 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
-	// After the first Ctrl-C the work winds down; a second one must kill.
-	stop()
 	if err == nil {
 		return 0
 	}

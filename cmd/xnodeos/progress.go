@@ -25,21 +25,28 @@ func newProgress(stderr io.Writer, silent bool) (p imagebuild.Progress, wait fun
 		return imagebuild.NoProgress{}, func() {}
 	}
 	if f, ok := stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		bars := mpb.New(mpb.WithOutput(f), mpb.WithWidth(40))
-		return &barProgress{bars}, bars.Wait
+		return newBars(f)
 	}
 	return &lineProgress{w: stderr}, func() {}
+}
+
+func newBars(w io.Writer) (imagebuild.Progress, func()) {
+	bars := mpb.New(mpb.WithOutput(w), mpb.WithWidth(40))
+	return &barProgress{bars}, bars.Wait
 }
 
 type barProgress struct{ bars *mpb.Progress }
 
 func (p *barProgress) Start(stage string, total int64) imagebuild.Stage {
-	bar := p.bars.AddBar(max(total, 1),
+	// A bar that is made with a total ends only when it reaches it, and an
+	// estimate is never reached. Made without one, it ends when End says so.
+	bar := p.bars.AddBar(0,
 		mpb.PrependDecorators(decor.Name(stage, decor.WC{W: 22, C: decor.DindentRight})),
 		mpb.AppendDecorators(
 			decor.CountersKiloByte("% .1f / % .1f"),
 			decor.OnComplete(decor.Elapsed(decor.ET_STYLE_GO, decor.WC{W: 5}), " done"),
 		))
+	bar.SetTotal(max(total, 1), false)
 	return &barStage{bar}
 }
 

@@ -60,6 +60,13 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
+// oneOf completes a flag with fixed words.
+func oneOf(words ...string) cobra.CompletionFunc {
+	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return words, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
 func exactArgs(what ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < len(what) {

@@ -95,15 +95,10 @@ seen, or QEMU failed; 2 wrong usage; 130 cancelled.`,
 }
 
 func completeVMFlags(cmd *cobra.Command) {
-	fixed := func(words ...string) cobra.CompletionFunc {
-		return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			return words, cobra.ShellCompDirectiveNoFileComp
-		}
-	}
-	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("firmware", fixed("bios", "uefi")))
-	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("as", fixed("cd", "disk", "usb", "takeover")))
-	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("accel", fixed("auto", "kvm", "tcg")))
-	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("expect", fixed("XNODE-READY")))
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("firmware", oneOf("bios", "uefi")))
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("as", oneOf("cd", "disk", "usb", "takeover")))
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("accel", oneOf("auto", "kvm", "tcg")))
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("expect", oneOf("XNODE-READY")))
 }
 
 // check refuses what is wrong in the words alone.
