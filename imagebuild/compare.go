@@ -68,16 +68,19 @@ func (c *comparer) end() error {
 	return nil
 }
 
+// firstDifference returns the index of the first byte that differs, the shorter
+// length where one is the beginning of the other, and -1 where they are equal.
 func firstDifference(a, b []byte) int {
 	if bytes.Equal(a, b) {
 		return -1
 	}
-	for i := range a {
+	n := min(len(a), len(b))
+	for i := range n {
 		if a[i] != b[i] {
 			return i
 		}
 	}
-	return -1
+	return n
 }
 
 // compareStream holds what write makes against have.

@@ -121,8 +121,8 @@ func checkInitrd(ctx context.Context, m *manifest.Manifest, where string, initrd
 	var again bytes.Buffer
 	if err := config.WriteCPIO(&again); err != nil {
 		report.problem("%s: node config: %v", where, err)
-	} else if i := firstDifference(again.Bytes(), node); i >= 0 || again.Len() != len(node) {
-		report.problem("%s: node config: is not in the canonical form (byte %d)", where, m.Initrd.Size+int64(max(i, 0)))
+	} else if i := firstDifference(again.Bytes(), node); i >= 0 {
+		report.problem("%s: node config: is not in the canonical form (byte %d)", where, m.Initrd.Size+int64(i))
 	}
 	report.NodeConfig = config.Names()
 	report.part(where+" (node config)", int64(len(node)), "%d files", len(report.NodeConfig))

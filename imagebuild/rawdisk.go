@@ -87,7 +87,7 @@ func (p *Plan) writeRaw(w *setWriter, made *parts, progress Progress) error {
 	return err
 }
 
-// inspectRaw checks a disk image, or a disk that one was written to.
+// inspectRaw checks a disk image.
 func inspectRaw(ctx context.Context, path string, report *Report, progress Progress) error {
 	f, err := os.Open(path)
 	if err != nil {

@@ -15,7 +15,8 @@ func newImageInspectCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inspect FILE",
 		Short: "Take an artifact apart and check every byte of it",
-		Long: `Take an ISO or a netboot folder apart, show what is in it, and check it.
+		Long: `Take an ISO, netboot folder, unified kernel image, disk image or takeover
+program apart, show what is in it, and check it.
 
 Kernel, initrd and payload are held against the manifest, and the manifest
 against the digest in the boot configuration. From the parts the whole file is
@@ -28,7 +29,7 @@ image. It does not say who built it.
 Exit codes: 0 whole, 1 damaged or not readable, 2 wrong usage.`,
 		Example: `  xnodeos image inspect out/xnodeos-pocket-1-x86_64.iso
   xnodeos image inspect out/netboot
-  xnodeos image inspect --json /dev/sdb`,
+  xnodeos image inspect --json out/xnodeos-pocket-1-x86_64.img`,
 		Args: exactArgs("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			progress, wait := newProgress(cmd.ErrOrStderr(), asJSON)
