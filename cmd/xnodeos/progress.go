@@ -47,16 +47,22 @@ func (p *barProgress) Start(stage string, total int64) imagebuild.Stage {
 			decor.OnComplete(decor.Elapsed(decor.ET_STYLE_GO, decor.WC{W: 5}), " done"),
 		))
 	bar.SetTotal(max(total, 1), false)
-	return &barStage{bar}
+	return &barStage{bar, total}
 }
 
-type barStage struct{ bar *mpb.Bar }
+type barStage struct {
+	bar   *mpb.Bar
+	total int64
+}
 
 func (s *barStage) Set(done int64) { s.bar.SetCurrent(done) }
 func (s *barStage) End(err error) {
 	if err != nil {
 		s.bar.Abort(false)
 		return
+	}
+	if s.bar.Current() < s.total {
+		s.bar.SetCurrent(s.total) // an estimate, or a stage that does not count
 	}
 	s.bar.SetTotal(-1, true)
 }
