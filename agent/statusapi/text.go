@@ -1,0 +1,150 @@
+package statusapi
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// Oneline returns the status as one line of words, for prompts and scripts.
+func (s *Status) Oneline() string {
+	words := []string{string(s.Health), strings.ToLower(s.Phase)}
+	if s.Record != nil {
+		words = append(words, fmt.Sprintf("release=%d", s.Record.Sequence))
+		if s.Record.Halted {
+			words = append(words, "halted")
+		}
+	}
+	words = append(words, "system="+name(s.Systems.Current))
+	if s.Paused {
+		words = append(words, "paused")
+	}
+	if s.Reason != "" {
+		words = append(words, fmt.Sprintf("reason=%q", s.Reason))
+	}
+	return strings.Join(words, " ")
+}
+
+// WriteText writes the status for a person.
+func (s *Status) WriteText(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(key, value string) {
+		if value != "" {
+			fmt.Fprintf(t, "%s\t%s\n", key, value)
+		}
+	}
+	row("node", strings.TrimSpace(s.Node.Hostname+"  "+s.Node.Key))
+	row("class", strings.Join(nonEmpty(s.Node.Class, s.Node.Medium, "state on "+s.Node.Storage), ", "))
+	row("health", string(s.Health))
+	for _, p := range s.Problems {
+		row("", "! "+p)
+	}
+	row("phase", strings.Join(nonEmpty(s.Phase, s.Reason, pausedWord(s.Paused)), ": "))
+	if r := s.Record; r != nil {
+		row("release", fmt.Sprintf("%d (commit %.12s) from %s", r.Sequence, r.Commit, r.Source))
+		row("record", r.Name+", published "+ago(s.Time, r.Published)+", "+expiry(s.Time, r))
+	} else {
+		row("release", "none yet")
+	}
+	row("running", name(s.Systems.Current))
+	row("booted", name(s.Systems.Booted))
+	row("candidate", name(s.Systems.Candidate))
+	row("last good", name(s.Systems.LastGoodLive))
+	if s.Systems.LastGoodBoot != s.Systems.LastGoodLive {
+		row("last good boot", name(s.Systems.LastGoodBoot))
+	}
+	if tr := s.Transfer; tr != nil {
+		row("download", fmt.Sprintf("%d of %d paths, %.1f of %.1f MB", tr.PathsDone, tr.Paths, mb(tr.BytesDone), mb(tr.Bytes)))
+	}
+	for i, p := range s.Probes {
+		row(first(i, "probes"), mark(p.Green)+" "+p.Name+": "+p.Observed)
+	}
+	for i, q := range s.Quarantine {
+		row(first(i, "quarantine"), fmt.Sprintf("release %d, %s: %s", q.Sequence, name(q.System), q.Reason))
+	}
+	row("asked", strings.Join(nonEmpty(ago(s.Time, s.Poll.Last), s.Poll.Error), ": "))
+	if !s.Poll.Next.IsZero() {
+		row("asks again", "in "+s.Poll.Next.Sub(s.Time).Round(time.Second).String())
+	}
+	return t.Flush()
+}
+
+// WriteHistory writes events for a person, the oldest first.
+func WriteHistory(w io.Writer, events []Event) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for i := len(events) - 1; i >= 0; i-- {
+		e := events[i]
+		release := "-"
+		if e.Sequence != 0 {
+			release = fmt.Sprint(e.Sequence)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", e.Time.UTC().Format("2006-01-02 15:04:05"), release, e.Event, name(e.System), e.Detail)
+	}
+	return t.Flush()
+}
+
+// name is a store path as people read it: without folder and hash.
+func name(system string) string {
+	_, base, ok := strings.Cut(system[strings.LastIndex(system, "/")+1:], "-")
+	if !ok {
+		return system
+	}
+	return base
+}
+
+func ago(now, t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	d := now.Sub(t).Round(time.Second)
+	if d < 0 {
+		return "in " + (-d).String()
+	}
+	return d.String() + " ago"
+}
+
+func expiry(now time.Time, r *Record) string {
+	text := "expires " + ago(now, r.Expires)
+	if r.Expired {
+		text = "expired " + ago(now, r.Expires)
+	}
+	if r.Halted {
+		text += ", halted"
+	}
+	return text
+}
+
+func pausedWord(paused bool) string {
+	if paused {
+		return "paused"
+	}
+	return ""
+}
+
+func nonEmpty(words ...string) []string {
+	var out []string
+	for _, w := range words {
+		if w != "" {
+			out = append(out, w)
+		}
+	}
+	return out
+}
+
+func first(i int, word string) string {
+	if i == 0 {
+		return word
+	}
+	return " "
+}
+
+func mark(green bool) string {
+	if green {
+		return "ok"
+	}
+	return "RED"
+}
+
+func mb(n int64) float64 { return float64(n) / 1e6 }
