@@ -20,79 +20,79 @@ const MaxSize = 256 << 10
 type Config struct {
 	// Name is the owner name of the record that is followed, as in
 	// "stable._xnode.fleet.example.org". Empty: the node follows nothing.
-	Name string `toml:"name"`
+	Name string `toml:"name" json:"name"`
 	// Class is the node's class unless the release lists its node key.
-	Class string `toml:"class"`
+	Class string `toml:"class" json:"class"`
 
-	DNS      DNS      `toml:"dns"`
-	Git      Git      `toml:"git"`
-	Cache    Cache    `toml:"cache"`
-	Activate Activate `toml:"activate"`
-	Build    Build    `toml:"build"`
-	Status   Status   `toml:"status"`
+	DNS      DNS      `toml:"dns" json:"dns"`
+	Git      Git      `toml:"git" json:"git"`
+	Cache    Cache    `toml:"cache" json:"cache"`
+	Activate Activate `toml:"activate" json:"activate"`
+	Build    Build    `toml:"build" json:"build"`
+	Status   Status   `toml:"status" json:"status"`
 }
 
 // DNS is how the record is asked for.
 type DNS struct {
 	// Resolvers are asked in turn: "address" or "address:port". Empty: those
 	// of resolv.conf.
-	Resolvers []string `toml:"resolvers"`
+	Resolvers []string `toml:"resolvers" json:"resolvers"`
 	// Authoritative asks the zone's own servers instead of resolvers.
-	Authoritative bool `toml:"authoritative"`
+	Authoritative bool `toml:"authoritative" json:"authoritative"`
 	// Floor is the shortest time between two questions, Backoff the longest
 	// after failures.
-	Floor   Duration `toml:"floor"`
-	Backoff Duration `toml:"backoff"`
+	Floor   Duration `toml:"floor" json:"floor"`
+	Backoff Duration `toml:"backoff" json:"backoff"`
 }
 
 // Git is how the config repository is fetched.
 type Git struct {
 	// Remotes are tried in order: https://, http://, ssh:// or file:// URLs.
-	Remotes []string `toml:"remotes"`
+	Remotes []string `toml:"remotes" json:"remotes"`
 	// SSHKey and KnownHosts are files, for remotes over ssh.
-	SSHKey     string `toml:"ssh_key"`
-	KnownHosts string `toml:"known_hosts"`
+	SSHKey     string `toml:"ssh_key" json:"ssh_key"`
+	KnownHosts string `toml:"known_hosts" json:"known_hosts"`
 	// Interval is how often branch "announce" is read.
-	Interval Duration `toml:"interval"`
+	Interval Duration `toml:"interval" json:"interval"`
 	// Timeout bounds one fetch.
-	Timeout    Duration `toml:"timeout"`
-	MaxBytes   int64    `toml:"max_bytes"`
-	MaxObjects int      `toml:"max_objects"`
+	Timeout    Duration `toml:"timeout" json:"timeout"`
+	MaxBytes   int64    `toml:"max_bytes" json:"max_bytes"`
+	MaxObjects int      `toml:"max_objects" json:"max_objects"`
 }
 
 // Cache is where store paths come from.
 type Cache struct {
 	// URLs are Nix binary caches, tried in order before those of the release.
-	URLs []string `toml:"urls"`
+	URLs []string `toml:"urls" json:"urls"`
 	// Parallel is how many downloads run at once.
-	Parallel int `toml:"parallel"`
+	Parallel int `toml:"parallel" json:"parallel"`
 }
 
 // Activate is how long the node has for each part of a switch.
 type Activate struct {
 	// SwitchTimeout bounds switch-to-configuration.
-	SwitchTimeout Duration `toml:"switch_timeout"`
+	SwitchTimeout Duration `toml:"switch_timeout" json:"switch_timeout"`
 	// ProbeTimeout is how long probes may take to become green.
-	ProbeTimeout Duration `toml:"probe_timeout"`
+	ProbeTimeout Duration `toml:"probe_timeout" json:"probe_timeout"`
 	// Settle is how long they must stay green.
-	Settle Duration `toml:"settle"`
+	Settle Duration `toml:"settle" json:"settle"`
 	// StableUptime is how long a node without state is up before it applies a
 	// newer release.
-	StableUptime Duration `toml:"stable_uptime"`
+	StableUptime Duration `toml:"stable_uptime" json:"stable_uptime"`
 }
 
 // Build is the fallback for paths that no cache has.
 type Build struct {
 	// Fallback lets the node build the announced commit itself.
-	Fallback bool `toml:"fallback"`
+	Fallback bool `toml:"fallback" json:"fallback"`
 	// Memory bounds the build, as systemd's MemoryMax: "2G".
-	Memory string `toml:"memory"`
+	Memory string `toml:"memory" json:"memory"`
 }
 
 // Status is where the agent shows its state.
 type Status struct {
 	// Listen is a loopback address and port; empty for none.
-	Listen string `toml:"listen"`
+	Listen string `toml:"listen" json:"listen"`
 }
 
 // Duration is a time.Duration that TOML spells as Go does: "90s", "1h30m".

@@ -116,7 +116,9 @@ func decodeError(s Source, err error, lines map[string]int) error {
 	text := strings.TrimPrefix(err.Error(), "toml: ")
 	for key, line := range lines { // a wrong type is told with its key only
 		if strings.Contains(text, `"`+key+`"`) {
-			_, text, _ = strings.Cut(text, "): ")
+			if _, rest, ok := strings.Cut(text, "): "); ok {
+				text = rest
+			}
 			return &Error{File: s.Name, Line: line, Key: key, Err: errors.New(text)}
 		}
 	}
