@@ -41,12 +41,6 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 // Poll has the agent ask for the record now.
 func (c *Client) Poll(ctx context.Context) error { return c.ask(ctx, http.MethodPost, "poll", nil) }
 
-// Pause has the agent apply nothing new until Resume.
-func (c *Client) Pause(ctx context.Context) error { return c.ask(ctx, http.MethodPost, "pause", nil) }
-
-// Resume ends a pause.
-func (c *Client) Resume(ctx context.Context) error { return c.ask(ctx, http.MethodPost, "resume", nil) }
-
 // Reread has the agent ask for the record now and returns what came.
 func (c *Client) Reread(ctx context.Context) (Reread, error) {
 	var got Reread

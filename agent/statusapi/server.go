@@ -16,14 +16,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Commands are what the unix socket may ask of the follower. Each returns at
-// once; its effect shows in the status.
+// Commands are what the unix socket may ask of the follower.
 type Commands interface {
-	// Poll asks for the record now.
+	// Poll asks for the record now; it returns at once and its effect shows in
+	// the status.
 	Poll(ctx context.Context) error
-	// Pause and Resume stop and continue the applying of new releases.
-	Pause(ctx context.Context) error
-	Resume(ctx context.Context) error
 	// Reread asks for the record now and returns its text and where it came
 	// from, for the probe that a new system has to pass.
 	Reread(ctx context.Context) (Reread, error)
@@ -79,17 +76,13 @@ func (s *Server) get() (Status, <-chan struct{}) {
 // ServeSocket serves the unix socket, commands included, until ctx ends.
 func (s *Server) ServeSocket(ctx context.Context, l net.Listener) error {
 	mux := s.readOnly()
-	for path, do := range map[string]func(context.Context) error{
-		"POST /poll": s.opt.Commands.Poll, "POST /pause": s.opt.Commands.Pause, "POST /resume": s.opt.Commands.Resume,
-	} {
-		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
-			if err := do(r.Context()); err != nil {
-				http.Error(w, err.Error(), http.StatusConflict)
-				return
-			}
-			w.WriteHeader(http.StatusNoContent)
-		})
-	}
+	mux.HandleFunc("POST /poll", func(w http.ResponseWriter, r *http.Request) {
+		if err := s.opt.Commands.Poll(r.Context()); err != nil {
+			http.Error(w, err.Error(), http.StatusConflict)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
 	mux.HandleFunc("POST /reread", func(w http.ResponseWriter, r *http.Request) {
 		got, err := s.opt.Commands.Reread(r.Context())
 		if err != nil {

@@ -2,10 +2,10 @@
 // its changes, one HTML page and Prometheus metrics, over HTTP.
 //
 // Two listeners serve it. The unix socket is for the commands of the node's own
-// program and may ask for something to happen (poll, pause, resume); the
-// loopback port only reads, and only under a loopback name, so that no web page
-// can reach it through a visitor's browser. The package decides nothing: what
-// it shows is set by the follower, what is asked for goes there.
+// program and may have the record asked for; the loopback port only reads, and
+// only under a loopback name, so that no web page can reach it through a
+// visitor's browser. The package decides nothing: what it shows is set by the
+// follower, what is asked for goes there.
 package statusapi
 
 import "time"

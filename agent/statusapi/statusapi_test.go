@@ -43,11 +43,14 @@ func example() Status {
 }
 
 // asked counts what the socket was asked for.
-type asked struct{ polls, pauses, resumes atomic.Int32 }
+type asked struct{ polls atomic.Int32 }
 
-func (a *asked) Poll(context.Context) error   { a.polls.Add(1); return nil }
-func (a *asked) Pause(context.Context) error  { a.pauses.Add(1); return errors.New("already paused") }
-func (a *asked) Resume(context.Context) error { a.resumes.Add(1); return nil }
+func (a *asked) Poll(context.Context) error {
+	if a.polls.Add(1) > 1 {
+		return errors.New("already asking")
+	}
+	return nil
+}
 func (a *asked) Reread(context.Context) (Reread, error) {
 	return Reread{Text: "v=xnode1; s=1", Source: "192.0.2.1:53"}, nil
 }
@@ -97,11 +100,8 @@ func TestClient(t *testing.T) {
 	if err := c.Poll(t.Context()); err != nil || a.polls.Load() != 1 {
 		t.Errorf("Poll: %v, %d polls", err, a.polls.Load())
 	}
-	if err := c.Pause(t.Context()); err == nil || !strings.Contains(err.Error(), "the agent refuses: already paused") {
-		t.Errorf("Pause: %v; want the agent's refusal", err)
-	}
-	if err := c.Resume(t.Context()); err != nil || a.resumes.Load() != 1 {
-		t.Errorf("Resume: %v", err)
+	if err := c.Poll(t.Context()); err == nil || !strings.Contains(err.Error(), "the agent refuses: already asking") {
+		t.Errorf("Poll: %v; want the agent's refusal", err)
 	}
 	if got, err := c.Reread(t.Context()); err != nil || got.Source != "192.0.2.1:53" {
 		t.Errorf("Reread = %v, %v", got, err)
@@ -173,7 +173,7 @@ func TestPageIsForLoopbackAndReading(t *testing.T) {
 	}{
 		{"GET", "/", "127.0.0.1", 200}, {"GET", "/", "localhost:9780", 200}, {"GET", "/status", "[::1]:9780", 200},
 		{"GET", "/", "evil.example.org", 403}, {"GET", "/status", "127.0.0.1.example.org:80", 403}, {"GET", "/metrics", "10.0.0.1", 403},
-		{"POST", "/poll", "localhost", 405}, {"POST", "/pause", "localhost", 405}, {"GET", "/nothing", "localhost", 404},
+		{"POST", "/poll", "localhost", 405}, {"POST", "/reread", "localhost", 405}, {"GET", "/nothing", "localhost", 404},
 	}
 	for _, tt := range tests {
 		code, _ := get(t, tt.method, page+tt.path, tt.host)
@@ -184,7 +184,7 @@ func TestPageIsForLoopbackAndReading(t *testing.T) {
 			t.Errorf("%s %s as %s = %d; want %d", tt.method, tt.path, tt.host, code, tt.want)
 		}
 	}
-	if a.polls.Load()+a.pauses.Load() != 0 {
+	if a.polls.Load() != 0 {
 		t.Error("the page's port took a command")
 	}
 }
