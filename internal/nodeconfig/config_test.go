@@ -54,6 +54,8 @@ const (
 )
 
 const (
+	someTrust = `{"v":1,"version":1,"min_sequence":0,"signers":["root namespaces=\"xnode-trust\" ` +
+		`ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGfNPSmQEWMGMVvEpYEJnXbPNBkCDDHmKZFwF2Y0pbXN"],"nix_keys":[],"root_threshold":1}`
 	someSignature  = "-----BEGIN SSH SIGNATURE-----\nU1NIU0lHAAAAAQ==\n-----END SSH SIGNATURE-----\n"
 	otherSignature = "-----BEGIN SSH SIGNATURE-----\nU1NIU0lHAAAAAg==\n-----END SSH SIGNATURE-----\n"
 )
@@ -69,7 +71,7 @@ func full(tb testing.TB) *Config {
 		"network":                       []byte("ip=192.0.2.10::192.0.2.1:24::52:54:00:12:34:56:none\nnameserver=9.9.9.9\n"),
 		"nix-keys":                      []byte(nixKey + "\n"),
 		"trust/allowed_signers":         []byte("ops@example.org namespaces=\"xnode-announce,xnode-manifest\" " + someKey + "\n"),
-		"trust/trust.json":              []byte("{\"v\":1}\n"),
+		"trust/trust.json":              []byte(someTrust),
 		"trust/trust.json.sig.Ab3dEf9h": []byte(someSignature),
 		"trust/trust.json.sig.A+cd_f-h": []byte(otherSignature),
 	}}
@@ -195,6 +197,7 @@ func refusals(t *testing.T) []struct{ name, data, want string } {
 		{"trust/allowed_signers", "# none\n", "it has no key"},
 		{"trust/trust.json", "[]", "not a JSON object"},
 		{"trust/trust.json", "{", "not a JSON object"},
+		{"trust/trust.json", `{"v":1,"version":1}`, "it has no key"},
 		{"trust/trust.json.sig.1", someSignature, "no trust/trust.json that it could sign"},
 		{"trust/trust.json.sig.1", "x", "not one armoured SSH signature"},
 		{"trust/trust.json.sig.a.b", someSignature, "does not belong there"},
@@ -297,13 +300,13 @@ func TestFromFilesIsLenient(t *testing.T) {
 func TestReadVolume(t *testing.T) {
 	t.Parallel()
 	dir := folder(t, &Config{Files: map[string][]byte{
-		"hostname": []byte("node1\r\n"), "System Volume Information/x": []byte("x"), "class": []byte("?"), "trust/trust.json": []byte("{}"),
+		"hostname": []byte("node1\r\n"), "System Volume Information/x": []byte("x"), "class": []byte("?"), "trust/trust.json": []byte(someTrust),
 	}})
 	got, notes, err := ReadVolume(os.DirFS(dir))
 	if err != nil || len(notes) != 2 || !strings.Contains(notes[0], "System Volume Information") || !strings.Contains(notes[1], `"class" is ignored`) {
 		t.Errorf("ReadVolume = %v, notes %q, %v", got, notes, err)
 	}
-	if diff := cmp.Diff(map[string][]byte{"hostname": []byte("node1\n"), "trust/trust.json": []byte("{}")}, got.Files); diff != "" {
+	if diff := cmp.Diff(map[string][]byte{"hostname": []byte("node1\n"), "trust/trust.json": []byte(someTrust)}, got.Files); diff != "" {
 		t.Errorf("ReadVolume (-want +got):\n%s", diff)
 	}
 }

@@ -203,7 +203,7 @@ func TestSumFile(t *testing.T) {
 }
 
 func FuzzReadCPIO(f *testing.F) {
-	c := &Config{Files: map[string][]byte{"class": []byte("edge\n"), "network": []byte("ip=dhcp\n"), "trust/trust.json": []byte("{}")}}
+	c := &Config{Files: map[string][]byte{"class": []byte("edge\n"), "network": []byte("ip=dhcp\n"), "trust/trust.json": []byte(someTrust)}}
 	f.Add(pack(f, c))
 	f.Add(pack(f, &Config{}))
 	f.Fuzz(func(t *testing.T, data []byte) {

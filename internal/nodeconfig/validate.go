@@ -2,8 +2,6 @@ package nodeconfig
 
 import (
 	"bytes"
-	"encoding/base64"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -11,6 +9,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
+
+	"xnodeos.org/internal/trust"
 )
 
 // Validate checks every file as ReadDir does. The error names the file, what
@@ -59,7 +59,7 @@ func validateFile(name string, data []byte) error {
 	case "trust/allowed_signers":
 		return validateAllowedSigners(data)
 	case "trust/trust.json":
-		return validateJSON(data)
+		return validateTrust(data)
 	}
 	switch {
 	case strings.HasPrefix(name, signaturePrefix):
@@ -84,12 +84,11 @@ func validateTOML(data []byte) error {
 	return nil
 }
 
-func validateJSON(data []byte) error {
-	var into map[string]json.RawMessage
-	if err := json.Unmarshal(data, &into); err != nil {
-		return fmt.Errorf("not a JSON object: %w", err)
-	}
-	return nil
+// validateTrust wants what the node will read it with. That its signatures are
+// enough is only known together with the keys of the trust root.
+func validateTrust(data []byte) error {
+	_, err := trust.ParseDocument(data)
+	return err
 }
 
 func validateSignature(data []byte) error {
@@ -151,17 +150,7 @@ func (c *Config) NixKeys() []string {
 }
 
 func validateNixKeys(data []byte) error {
-	return eachLine(data, 1, func(line string) error {
-		name, key, ok := strings.Cut(line, ":")
-		raw, err := base64.StdEncoding.Strict().DecodeString(key)
-		if !ok || name == "" || strings.ContainsAny(line, " \t#") || err != nil {
-			return fmt.Errorf("%q is no Nix public key; want name:base64, one a line, no comments", line)
-		}
-		if len(raw) != 32 {
-			return fmt.Errorf("key %q has %d bytes; a Nix public key has 32 (is it the secret key?)", name, len(raw))
-		}
-		return nil
-	})
+	return eachLine(data, 1, trust.CheckNixKey)
 }
 
 // eachLine calls do for every line that is not blank, and wants at least
