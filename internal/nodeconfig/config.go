@@ -46,10 +46,10 @@ type FileInfo struct {
 // for the id of a key: letters, digits, "+", "_" and "-".
 func Names() []string {
 	return []string{
-		"agent.toml", "authorized_keys", "class", "hostname", "network", "nix-keys",
+		"agent.toml", "authorized_keys", "class", "hostname", "network", "nix-keys", "payload",
 		"ssh_host_ecdsa_key", "ssh_host_ecdsa_key.pub", "ssh_host_ed25519_key", "ssh_host_ed25519_key.pub",
 		"ssh_host_rsa_key", "ssh_host_rsa_key.pub",
-		"trust/allowed_signers", "trust/trust.json", "trust/trust.json.sig.<k>",
+		"state", "trust/allowed_signers", "trust/trust.json", "trust/trust.json.sig.<k>",
 	}
 }
 

@@ -12,8 +12,9 @@ import (
 // signatures) go together.
 //
 // Where the image carries trust, whoever can plug in a stick must not replace
-// it: then only class, hostname and network of the volume count. The notes are
-// sentences for the console: what was ignored and why.
+// it: then only class, hostname, network and payload of the volume count (what
+// lies at those URLs is checked by that trust). The notes are sentences for the
+// console: what was ignored and why.
 func Merge(embedded, takeover, volume *Config) (*Config, []string) {
 	var notes []string
 	merged := &Config{Files: make(map[string][]byte)}
@@ -31,7 +32,7 @@ func Merge(embedded, takeover, volume *Config) (*Config, []string) {
 	var ignored []string
 	for _, name := range volume.Names() {
 		switch name {
-		case "class", "hostname", "network":
+		case "class", "hostname", "network", "payload":
 			allowed.Files[name] = volume.Files[name]
 		default:
 			ignored = append(ignored, name)
@@ -39,7 +40,7 @@ func Merge(embedded, takeover, volume *Config) (*Config, []string) {
 	}
 	merged.add(allowed)
 	if len(ignored) > 0 {
-		notes = append(notes, fmt.Sprintf("ignored on the volume %s: %s; the image carries trust/, so only class, hostname and network "+
+		notes = append(notes, fmt.Sprintf("ignored on the volume %s: %s; the image carries trust/, so only class, hostname, network and payload "+
 			"may come from a volume; to change the rest, build the image with another --node-config", VolumeLabel, strings.Join(ignored, ", ")))
 	}
 	return merged, notes

@@ -156,7 +156,7 @@ func readFile(fsys fs.FS, name string, left int64) ([]byte, error) {
 // read these files with less patience.
 func normalise(name string, data []byte) []byte {
 	switch name {
-	case "authorized_keys", "class", "hostname", "network", "nix-keys", "trust/allowed_signers":
+	case "authorized_keys", "class", "hostname", "network", "nix-keys", "payload", "state", "trust/allowed_signers":
 	default:
 		return data
 	}

@@ -56,6 +56,10 @@ func validateFile(name string, data []byte) error {
 		return err
 	case "nix-keys":
 		return validateNixKeys(data)
+	case "payload":
+		return validatePayload(data)
+	case "state":
+		return validateState(data)
 	case "trust/allowed_signers":
 		return validateAllowedSigners(data)
 	case "trust/trust.json":
