@@ -28,6 +28,7 @@ type sshSession struct {
 	in      io.WriteCloser
 	out     io.Reader
 	said    *said
+	ended   bool // the end of the program has been waited for
 }
 
 // checkSSH finds out at start what would fail at the first fetch.
@@ -154,8 +155,9 @@ type explained struct{ s *sshSession }
 
 func (e *explained) Read(p []byte) (int, error) {
 	n, err := e.s.out.Read(p)
-	if n == 0 && errors.Is(err, io.EOF) {
-		// The program has ended; only now is all of its standard error here.
+	if n == 0 && errors.Is(err, io.EOF) && !e.s.ended {
+		// The program has ended; only after Wait is all of its standard error here.
+		e.s.ended = true
 		if waited := e.s.session.Wait(); waited != nil {
 			if text := e.s.said.String(); text != "" {
 				return 0, fmt.Errorf("the server said %.300q", text)
