@@ -65,3 +65,6 @@ func cut(text string) string {
 	}
 	return text[:most] + "..."
 }
+
+// HashOf returns the SHA-256 of bytes at hand.
+func HashOf(data []byte) Hash { return sha256.Sum256(data) }

@@ -161,7 +161,7 @@ func (p *push) bring(ctx context.Context, path nix.StorePath, want nix.PathInfo)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case errors.Is(err, narinfo.ErrFormat):
-		have = nil // of no use to anybody: written anew
+		// Of no use to anybody: written anew.
 	case err != nil:
 		return 0, err
 	default:
