@@ -85,7 +85,7 @@ func checkClass(class string, archs map[string]Target) error {
 	medium := Medium("")
 	for _, arch := range slices.Sorted(maps.Keys(archs)) {
 		t := archs[arch]
-		if err := checkArch(arch); err != nil {
+		if err := CheckArch(arch); err != nil {
 			return err
 		}
 		if err := t.check(); err != nil {
@@ -194,7 +194,8 @@ func (n Node) Check() error {
 	return nil
 }
 
-func checkArch(name string) error {
+// CheckArch takes Nix's name of an architecture.
+func CheckArch(name string) error {
 	cpu, ok := strings.CutSuffix(name, "-linux")
 	if !ok || cpu == "" || len(cpu) > 32 || strings.Trim(cpu, "0123456789abcdefghijklmnopqrstuvwxyz_") != "" {
 		return fmt.Errorf("architecture %q; want Nix's name, as in x86_64-linux", cut(name))
