@@ -108,7 +108,7 @@ func (w *world) note(format string, args ...any) { w.log = append(w.log, fmt.Spr
 
 func (w *world) lock() func() { w.mu.Lock(); return w.mu.Unlock }
 
-func (w *world) Lookup(_ context.Context, name string, good func(Answer) error) (Answer, error) {
+func (w *world) Lookup(_ context.Context, _ string, good func(Answer) error) (Answer, error) {
 	unlock := w.lock()
 	texts := slices.Clone(w.texts)
 	unlock()
@@ -328,9 +328,16 @@ func TestRetriesWithBackOff(t *testing.T) {
 		w, f := newWorld(), newFleet(t)
 		w.storeErr = errors.New("the cache is down")
 		w.serve(f.publish(2, live(2), nil))
-		view := run(t, w, f, func(*Follower) { time.Sleep(29 * time.Second) })
-		if got := len(w.events()); got != 4 { // fetch, accept, realise, realise after 10 s
-			t.Errorf("%d things were done in 30 s: %q; want a retry after 10 s and the next after 20 s more", got, w.events())
+		var counts []int
+		view := run(t, w, f, func(*Follower) {
+			for _, wait := range []time.Duration{1, 8, 40, 400} { // seconds
+				time.Sleep(wait * time.Second)
+				counts = append(counts, len(w.events()))
+			}
+		})
+		// The start may look twice; then 10, 20, 40 and more seconds apart.
+		if counts[1] != counts[0] || counts[2] == counts[1] || counts[3]-counts[2] > 10 {
+			t.Errorf("things done after 1, 9, 49 and 449 s: %v; want retries that become rarer", counts)
 		}
 		if view.Follow.Phase != agent.FollowIdle || !strings.Contains(view.Follow.Reason.Text, "the cache is down") {
 			t.Errorf("it shows %s, %s; want the reason", view.Follow.Phase, view.Follow.Reason)

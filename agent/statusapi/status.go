@@ -17,9 +17,9 @@ const Version = 1
 type Health string
 
 const (
-	// Healthy: the node runs what it should, or is on its way there.
+	// Healthy is a node that runs what it should, or is on its way there.
 	Healthy Health = "ok"
-	// Degraded: the node works, but somebody should look.
+	// Degraded is a node that works, but somebody should look.
 	Degraded Health = "degraded"
 )
 

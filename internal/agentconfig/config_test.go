@@ -39,7 +39,7 @@ func TestParseErrors(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ name, text, want string }{
 		{"no TOML", "name = \n", "a.toml:1: name: expected value but found '\\n' instead"},
-		{"unknown key", "class = \"edge\"\nnmae = \"x\"\n", "a.toml:2: nmae: there is no such key; `xnode config` shows all"},
+		{"unknown key", "class = \"edge\"\nlabel = \"x\"\n", "a.toml:2: label: there is no such key; `xnode config` shows all"},
 		{"unknown key in a table", "[dns]\n\nresolver = \"192.0.2.1\"\n", "a.toml:3: dns.resolver: there is no such key; there are dns.resolvers, dns.authoritative, dns.floor, dns.backoff"},
 		{"key at the wrong place", "floor = \"30s\"\n", "a.toml:1: floor: there is no such key; there is dns.floor"},
 		{"unknown table", "[dsn]\nfloor = \"30s\"\n", "a.toml:1: dsn: there is no such key; `xnode config` shows all"},
