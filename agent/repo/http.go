@@ -107,8 +107,12 @@ func sameOrigin(a, b *url.URL) bool {
 func (s *httpSession) skipService(body io.Reader) (io.Reader, error) {
 	want := []byte("001e# service=" + service + "\n0000")
 	got := make([]byte, len(want))
-	if _, err := io.ReadFull(body, got); err != nil || !bytes.Equal(got, want) {
-		return nil, fmt.Errorf("the server's list of refs begins with %.60q; is this a git repository?", got)
+	n, err := io.ReadFull(body, got)
+	if err != nil && n == 0 {
+		return nil, fmt.Errorf("read the server's list of refs: %w", err)
+	}
+	if !bytes.Equal(got, want) {
+		return nil, fmt.Errorf("the server's list of refs begins with %.60q; is this a git repository?", got[:n])
 	}
 	return body, nil
 }

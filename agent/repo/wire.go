@@ -83,10 +83,7 @@ func readAdvertisement(r io.Reader, want string) (*advertisement, error) {
 	for lines.Scan() {
 		line := bytes.TrimSuffix(lines.Bytes(), []byte("\n"))
 		if len(line) == 0 { // a flush ends the list
-			if first {
-				return nil, errors.New("the server's list of refs is empty")
-			}
-			return ad, nil
+			return ad, nil // an empty repository of an old server has nothing before it
 		}
 		if first {
 			text, capabilities, ok := bytes.Cut(line, []byte{0})

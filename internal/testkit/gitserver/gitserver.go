@@ -10,6 +10,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log" //nolint:depguard // net/http/cgi takes no other logger
 	"net"
 	"net/http"
 	"net/http/cgi"
@@ -114,7 +116,8 @@ func StartHTTP(ctx context.Context, opt Options) (*Server, error) {
 	}
 	s.scheme = "http"
 	backend := &cgi.Handler{
-		Path: git, Args: []string{"http-backend"}, Dir: opt.Root, Stderr: discard{},
+		Path: git, Args: []string{"http-backend"}, Dir: opt.Root, Stderr: io.Discard,
+		Logger: log.New(io.Discard, "", 0), // it tells of every client that went away
 		Env: append(cleanEnv(), "GIT_PROJECT_ROOT="+opt.Root, "GIT_HTTP_EXPORT_ALL=1",
 			"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=http.receivepack", "GIT_CONFIG_VALUE_0=true"),
 	}
@@ -244,10 +247,6 @@ func (c *faultyConn) Close() error {
 	c.once.Do(func() { close(c.closed) })
 	return c.Conn.Close()
 }
-
-type discard struct{}
-
-func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
 // cleanEnv is an environment in which git does the same on every machine.
 func cleanEnv() []string {
