@@ -185,14 +185,10 @@ func (f *Follower) Run(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// Reread asks DNS now and returns the first verified record's text and where
-// it came from. It changes nothing.
-func (f *Follower) Reread(ctx context.Context) (text, from string, err error) {
-	got, err := f.ask(ctx)
-	if err != nil {
-		return "", "", err
-	}
-	return got.record.Text(), got.from, nil
+// Reread asks DNS now and returns the first server's answer, unjudged. It
+// changes nothing.
+func (f *Follower) Reread(ctx context.Context) (Answer, error) {
+	return f.opt.Asker.Lookup(ctx, f.opt.Name, func(Answer) error { return nil })
 }
 
 // set changes the view and shows it, under one lock so that nobody sees an

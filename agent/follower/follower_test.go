@@ -462,9 +462,9 @@ func TestPollAndReread(t *testing.T) {
 			time.Sleep(time.Second)
 			rec, files := f.publish(2, live(2), nil)
 			w.serve(rec, files)
-			text, from, err := node.Reread(t.Context())
-			if err != nil || text != rec.Text() || from != "192.0.2.1:53" {
-				t.Errorf("Reread = %q, %q, %v", text, from, err)
+			got, err := node.Reread(t.Context())
+			if err != nil || !slices.Equal(got.Texts, []string{rec.Text()}) || got.From != "192.0.2.1:53" {
+				t.Errorf("Reread = %v, %v", got, err)
 			}
 			node.Poll()
 			node.Poll()

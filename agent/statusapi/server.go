@@ -21,15 +21,16 @@ type Commands interface {
 	// Poll asks for the record now; it returns at once and its effect shows in
 	// the status.
 	Poll(ctx context.Context) error
-	// Reread asks for the record now and returns its text and where it came
-	// from, for the probe that a new system has to pass.
+	// Reread asks DNS now and returns what came, for the probe that a new
+	// system has to pass.
 	Reread(ctx context.Context) (Reread, error)
 }
 
-// Reread is a record as it was just received. It is not judged: who asked does.
+// Reread is DNS's answer as it was just received. It is not judged: who asked
+// does.
 type Reread struct {
-	Text   string `json:"text"`
-	Source string `json:"source"`
+	Texts  []string `json:"texts"`
+	Source string   `json:"source"`
 }
 
 // Options say how a Server behaves.

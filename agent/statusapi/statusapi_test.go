@@ -52,7 +52,7 @@ func (a *asked) Poll(context.Context) error {
 	return nil
 }
 func (a *asked) Reread(context.Context) (Reread, error) {
-	return Reread{Text: "v=xnode1; s=1", Source: "192.0.2.1:53"}, nil
+	return Reread{Texts: []string{"v=xnode1; s=1"}, Source: "192.0.2.1:53"}, nil
 }
 
 // start serves both listeners and returns the socket and the page's address.
