@@ -76,7 +76,7 @@ func (s *Schedule) Run(ctx context.Context, poll <-chan struct{}, look func(cont
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		wait := time.Duration(0)
+		var wait time.Duration
 		if err != nil {
 			wait = s.Faulty()
 		} else {

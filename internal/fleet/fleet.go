@@ -24,8 +24,9 @@ import (
 )
 
 const (
-	// FileName is the fleet's file, NodesFolder the folder with one file a node.
-	FileName    = "xnode.toml"
+	// FileName is the fleet's file.
+	FileName = "xnode.toml"
+	// NodesFolder is the folder with one file a node.
 	NodesFolder = "nodes"
 
 	maxFile  = 1 << 20

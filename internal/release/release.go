@@ -26,11 +26,13 @@ const (
 	// Version is the only value of V that this code reads and writes, in both
 	// files.
 	Version = 1
-	// FileName and NodesName are the files' names in the repository.
-	FileName  = "release.json"
+	// FileName is the name of a release in the repository.
+	FileName = "release.json"
+	// NodesName is the name of its nodes.
 	NodesName = "nodes.json"
-	// MaxSize bounds release.json in bytes, MaxNodes nodes.json.
-	MaxSize  = 1 << 20
+	// MaxSize bounds release.json in bytes.
+	MaxSize = 1 << 20
+	// MaxNodes bounds nodes.json in bytes.
 	MaxNodes = 8 << 20
 )
 
