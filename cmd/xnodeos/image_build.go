@@ -33,6 +33,7 @@ type buildFlags struct {
 	time       string
 	store      string
 	init       string
+	xnode      string
 	takeover   string
 	bootDir    string
 	cache      string
@@ -51,7 +52,7 @@ SYSTEM is the store path or out-link of a system (NixOS: the option
 config.system.build.toplevel), a flake reference to one (then nix build runs),
 or "pocket", the small system for trying and testing, which is built from
 Debian packages on the spot. pocket takes settings behind a colon:
-pocket:label=pocket-2,handover=prepare-root.
+pocket:label=pocket-2,greeting=Hello; README of nixos/pocket has them all.
 
 The node config is a folder with any of authorized_keys, hostname, class,
 network, agent.toml, nix-keys, ssh_host_*_key and trust/. It is put beside the
@@ -80,6 +81,7 @@ it is whole.`,
 	fl.StringVar(&f.time, "time", "", "Unix time of the build (default: SOURCE_DATE_EPOCH, else 1)")
 	fl.StringVar(&f.store, "store", "", "read /nix/store/... below this folder")
 	fl.StringVar(&f.init, "init", "", "first stage program (default: xnode-init beside xnodeos or in its libexec folder)")
+	fl.StringVar(&f.xnode, "xnode", "", "agent's program for pocket (default: xnode, found likewise; without it pocket has no agent)")
 	fl.StringVar(&f.takeover, "takeover", "", "program that takes a machine over (default: xnode-takeover, found likewise)")
 	fl.StringVar(&f.bootDir, "boot-dir", "", "folder with the boot loaders (default: boot beside xnodeos or in its libexec folder)")
 	fl.StringVar(&f.cache, "cache", "", "folder for pieces that later builds take again (default: the user's cache folder)")
@@ -207,7 +209,7 @@ func loadInputs(ctx context.Context, f buildFlags, cache string, stderr io.Write
 	if err != nil {
 		return in, err
 	}
-	system, err := resolveSystem(ctx, f.system, nix.Store{Dir: f.store}, cache, stderr, f.json)
+	system, err := resolveSystem(ctx, systemSource{word: f.system, store: nix.Store{Dir: f.store}, cache: cache, xnode: f.xnode, log: stderr, quiet: f.json})
 	if err != nil {
 		return in, err
 	}

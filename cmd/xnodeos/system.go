@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"xnodeos.org/internal/command"
@@ -18,32 +20,75 @@ type builtSystem struct {
 	path  nix.StorePath
 }
 
+// systemSource says where a system comes from.
+type systemSource struct {
+	word  string    // what --system says
+	store nix.Store // where it is, unless it is built
+	cache string
+	xnode string // the agent's program for pocket; empty: beside xnodeos
+	log   io.Writer
+	quiet bool
+}
+
 // resolveSystem turns what --system says into a toplevel: pocket and flake
 // references are built, anything else must be there.
-func resolveSystem(ctx context.Context, word string, store nix.Store, cache string, stderr io.Writer, quiet bool) (builtSystem, error) {
-	switch {
+func resolveSystem(ctx context.Context, from systemSource) (builtSystem, error) {
+	switch word := from.word; {
 	case word == "pocket" || strings.HasPrefix(word, "pocket:"):
-		if store.Dir != "" {
+		if from.store.Dir != "" {
 			return builtSystem{}, usagef("--store does not go with --system pocket, which chooses its store itself")
 		}
-		opt, err := pocketOptions(word, cache)
+		opt, err := pocketOptions(word, from.cache)
 		if err != nil {
 			return builtSystem{}, err
 		}
+		if err := opt.findAgent(from.xnode); err != nil {
+			return builtSystem{}, err
+		}
 		opt.Log = func(line string) {
-			if !quiet {
-				fmt.Fprintln(stderr, line)
+			if !from.quiet {
+				fmt.Fprintln(from.log, line)
 			}
 		}
-		path, where, err := pocket.Build(ctx, opt)
+		path, where, err := pocket.Build(ctx, opt.Options)
 		return builtSystem{where, path}, err
 	case isFlakeRef(word):
-		path, err := buildFlake(ctx, word, stderr)
-		return builtSystem{store, path}, err
+		path, err := buildFlake(ctx, word, from.log)
+		return builtSystem{from.store, path}, err
 	default:
-		path, err := store.Resolve(word)
-		return builtSystem{store, path}, err
+		path, err := from.store.Resolve(word)
+		return builtSystem{from.store, path}, err
 	}
+}
+
+// pocketSettings are what stands behind "pocket:".
+type pocketSettings struct {
+	pocket.Options
+	noAgent bool
+}
+
+// findAgent takes the agent's program from the flag's file or beside xnodeos.
+// An xnodeos that came without it makes systems without the agent.
+func (s *pocketSettings) findAgent(flag string) error {
+	if s.noAgent {
+		return nil
+	}
+	if flag != "" {
+		s.Xnode = flag
+		return nil
+	}
+	dirs, err := besideExecutable()
+	if err != nil {
+		return err
+	}
+	for _, dir := range dirs {
+		path := filepath.Join(dir, "xnode")
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			s.Xnode = path
+			return nil
+		}
+	}
+	return nil
 }
 
 // isFlakeRef tells "github:a/b#c" and ".#c" from a path.
@@ -76,8 +121,8 @@ func buildFlake(ctx context.Context, ref string, stderr io.Writer) (nix.StorePat
 }
 
 // pocketOptions reads "pocket:key=value,key=value".
-func pocketOptions(word, cache string) (pocket.Options, error) {
-	opt := pocket.Options{Cache: cache}
+func pocketOptions(word, cache string) (pocketSettings, error) {
+	opt := pocketSettings{Options: pocket.Options{Cache: cache}}
 	_, settings, found := strings.Cut(word, ":")
 	if !found {
 		return opt, nil
@@ -94,8 +139,17 @@ func pocketOptions(word, cache string) (pocket.Options, error) {
 			opt.Handover = value
 		case "broken":
 			opt.Broken = value
+		case "greeting":
+			opt.Greeting = value
+		case "switch-ends":
+			opt.SwitchEnds = value
+		case "agent":
+			if value != "none" {
+				return opt, usagef("--system %s: agent=%s: it can be none; --xnode names another program", word, value)
+			}
+			opt.noAgent = true
 		default:
-			return opt, usagef("--system %s: %q is not one of label, handover, broken", word, key)
+			return opt, usagef("--system %s: %q is not one of label, handover, greeting, broken, switch-ends, agent", word, key)
 		}
 	}
 	return opt, nil

@@ -8,11 +8,24 @@ umask 022
 try() { "$@" || failed=1; }
 
 [ -d /run/nixos ] || try mkdir -p /etc /root /tmp /usr /run/nixos /run/xnode /run/lock /var/empty /var/tmp /var/lib/xnode \
-  /nix/var/nix/gcroots/auto /nix/var/nix/profiles/per-user /nix/var/nix/temproots
+  /nix/var/nix/gcroots/auto /nix/var/nix/gcroots/xnode /nix/var/nix/profiles/per-user /nix/var/nix/temproots
 [ -L /var/run ] || try ln -sfn /run /var/run
 try chmod 1777 /tmp /var/tmp
 try chmod 0700 /root
-try chown 990:990 /var/lib/xnode
+# The state of the agent: root's, but for what the follower keeps. A link here is
+# nothing that we made.
+own_folder() { # path, owner, mode
+  if [ -L "$1" ] || { [ -e "$1" ] && [ ! -d "$1" ]; }; then rm -f "$1"; fi
+  [ -d "$1" ] || mkdir -p "$1" || return
+  chown "$2" "$1" && chmod "$3" "$1"
+}
+own_folder /var/lib/xnode 0:0 0755 || failed=1
+own_folder /var/lib/xnode/applier 0:0 0755 || failed=1
+own_folder /var/lib/xnode/follower 990:990 0700 || failed=1
+own_folder /var/lib/xnode/cache 990:990 0755 || failed=1
+# what the follower says while it runs; the message of the day is one of it
+own_folder /run/xnode/follow 990:990 0755 || failed=1
+[ -L /run/xnode/motd ] || try ln -sfn follow/motd /run/xnode/motd
 
 # /usr is one link; /bin, /sbin and /lib follow it
 usr=$(readlink "$system/sw")

@@ -105,6 +105,9 @@ func TestBuildRefuses(t *testing.T) {
 		"no cache":  {Options{}, []string{"cache folder"}},
 		"handover":  {Options{Cache: cache, Handover: "kexec"}, []string{`"kexec"`, `"prepare-root"`}},
 		"broken":    {Options{Cache: cache, Broken: "heart"}, []string{`"heart"`, `"activation"`}},
+		"no agent":  {Options{Cache: cache, Broken: "agent"}, []string{`"agent"`, "needs"}},
+		"program":   {Options{Cache: cache, Xnode: filepath.Join(t.TempDir(), "none")}, []string{"agent's program", "build it"}},
+		"greeting":  {Options{Cache: cache, Greeting: "50%"}, []string{`"50%"`, "letters"}},
 		"label":     {Options{Cache: cache, Label: "a b"}, []string{`"a b"`, "letters"}},
 		"injection": {Options{Cache: cache, Label: `a";b`}, []string{"label"}},
 	} {
@@ -151,7 +154,7 @@ func TestBuildWithoutNix(t *testing.T) {
 // TestBuiltNeedsThePath removes what a remembered call made.
 func TestBuiltNeedsThePath(t *testing.T) {
 	dir := t.TempDir()
-	store, link, args := nix.Store{Dir: dir}, filepath.Join(dir, "link"), []string{"a", "b"}
+	store, link, call := nix.Store{Dir: dir}, filepath.Join(dir, "link"), callOf([]string{"a", "b"})
 	path := "/nix/store/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-x"
 	if err := os.MkdirAll(store.Physical(path), 0o755); err != nil {
 		t.Fatal(err)
@@ -159,19 +162,19 @@ func TestBuiltNeedsThePath(t *testing.T) {
 	if err := os.Symlink(path, link); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(callFile(link), callOf(args), 0o644); err != nil {
+	if err := os.WriteFile(callFile(link), call, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if got, ok := built(store, link, args); !ok || string(got) != path {
+	if got, ok := built(store, link, call); !ok || string(got) != path {
 		t.Errorf("built = %q, %t; want %q", got, ok, path)
 	}
-	if _, ok := built(store, link, []string{"a", "c"}); ok {
+	if _, ok := built(store, link, callOf([]string{"a", "c"})); ok {
 		t.Error("another call counts as the same")
 	}
 	if err := os.Remove(store.Physical(path)); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok := built(store, link, args); ok {
+	if _, ok := built(store, link, call); ok {
 		t.Error("a path that is gone counts as built")
 	}
 }

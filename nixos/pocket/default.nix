@@ -4,7 +4,8 @@
 #   debs      JSON file: package name -> folder where it is unpacked
 #   label     what the system calls itself in boot.json and on the console
 #   handover  "script" (init is the stage 2 script) or "prepare-root"
-#   broken    null, "activation", "unit" or "panic": what fails on purpose
+#   broken    null or the name of one of variants.nix: what fails on purpose
+#   xnode     the agent's program, an absolute path; null leaves the agent out
 #   switchEnds  how switch-to-configuration ends whatever it did: "", "exit N"
 #             or "signal N"
 #   units     more systemd units: { "name.service" = "text"; }
@@ -14,6 +15,7 @@
 , label ? "pocket-1"
 , handover ? "script"
 , broken ? null
+, xnode ? null
 , switchEnds ? ""
 , units ? { }
 , wantedBy ? { }
@@ -31,7 +33,14 @@ let
   nix = build.tree "pocket-nix" "nix" [ base ];
   kernel = import ./kernel.nix { inherit packages build; };
   certificates = build.run "pocket-certificates" ./certificates.sh { sources = packages.group "certs"; };
-  sw = build.run "pocket-sw" ./sw.sh { inherit busybox systemd; trees = [ base systemd ssh nix ]; };
+  sw = build.run "pocket-sw" ./sw.sh { inherit busybox systemd; trees = [ base systemd ssh nix ] ++ agents; };
+
+  # toFile makes no programs, so a broken agent goes through a copy.
+  program =
+    if variant ? program then build.run "xnode" ./program.sh { source = variant.program; }
+    else builtins.path { name = "xnode"; path = /. + xnode; };
+  agent = build.run "pocket-agent" ./agent.sh { inherit program; };
+  agents = if xnode == null then [ ] else [ agent ];
 
   variants = import ./variants.nix { inherit busybox; };
   variant =
@@ -39,7 +48,7 @@ let
     else variants.${broken} or (throw "broken = \"${broken}\": it must be one of ${toString (builtins.attrNames variants)}");
 
   etc = import ./etc.nix {
-    inherit build busybox systemd ssh nix certificates label;
+    inherit build busybox systemd ssh nix certificates label agents;
     units = units // (variant.units or { });
     wantedBy = wantedBy // (variant.wantedBy or { });
     files = files // (variant.files or { });

@@ -1,5 +1,5 @@
 # /etc of the pocket system, its own units and the scripts that they run.
-{ build, busybox, systemd, ssh, nix, certificates, label, units, wantedBy, files }:
+{ build, busybox, systemd, ssh, nix, certificates, label, agents, units, wantedBy, files }:
 
 let
   inherit (builtins) attrNames concatStringsSep map toFile;
@@ -16,6 +16,8 @@ in
 build.run "pocket-etc" ./etc.sh {
   inherit busybox systemd ssh nix certificates label scripts;
   source = ./etc;
+  agent = if agents == [ ] then "" else builtins.head agents;
+  agentFiles = ./agent;
   ownUnits = ./units;
   moreUnits = texts units;
   moreFiles = texts files;

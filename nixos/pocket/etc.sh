@@ -2,6 +2,11 @@
 set -eu
 mkdir -p "$out"
 cp -R "$source/." "$out/"
+unitFiles="$ownUnits/*"
+if [ -n "$agent" ]; then
+  cp -R "$agentFiles/etc/." "$out/"
+  unitFiles="$unitFiles $agentFiles/units/*"
+fi
 chmod -R u+w "$out"
 unitFolder="$out/systemd/system"
 mkdir -p "$unitFolder" "$out/ssl/certs" "$out/xnode"
@@ -29,9 +34,10 @@ pull() { # unit, target, file that the link names
   ln -sf "$3" "$unitFolder/$2.wants/$1"
 }
 
-for file in "$ownUnits"/*; do
+for file in $unitFiles; do
   unit=$(basename "$file")
-  sed "s|@busybox@|$busybox|g; s|@ssh@|$ssh|g; s|@nix@|$nix|g; s|@scripts@|$scripts|g; s|@label@|$label|g" \
+  sed "s|@busybox@|$busybox|g; s|@ssh@|$ssh|g; s|@nix@|$nix|g; s|@scripts@|$scripts|g; s|@label@|$label|g
+    s|@xnode@|$agent|g" \
     "$file" >"$unitFolder/$unit"
   sed -n 's/^WantedBy=//p' "$file" | while read -r target; do pull "$unit" "$target" "../$unit"; done
 done

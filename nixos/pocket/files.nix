@@ -87,6 +87,8 @@ in
         "user.slice"
       ];
 
+    systemd-timesyncd = [ "lib/systemd/systemd-timesyncd" ];
+
     udev =
       [ "bin/udevadm" ]
       ++ below "lib/udev" [ "ata_id" "cdrom_id" "scsi_id" ]

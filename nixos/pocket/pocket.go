@@ -14,11 +14,15 @@ package pocket
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -34,6 +38,12 @@ const (
 	DefaultHandover = "script"
 )
 
+// Variants are the systems that are broken on purpose, as variants.nix has
+// them.
+func Variants() []string {
+	return []string{"activation", "agent", "freeze", "hang", "late", "network", "panic", "unit"}
+}
+
 // Options say which pocket system is built, and where.
 type Options struct {
 	// Cache is the folder for packages, build files and, where /nix cannot be
@@ -46,12 +56,19 @@ type Options struct {
 	// Handover is the shape of the first stage's last step: "script" (init is
 	// a script) or "prepare-root"; empty means DefaultHandover.
 	Handover string
-	// Broken names what fails on purpose: "activation", "unit" or "panic";
-	// empty for nothing.
+	// Broken names what fails on purpose, one of Variants; empty for nothing.
 	Broken string
+	// Xnode is the file of the agent's program (static, of this architecture);
+	// empty leaves the agent out.
+	Xnode string
 	// SwitchEnds makes switch-to-configuration end in its own way after its
 	// work: "exit 7", "signal 9"; empty means as it should.
 	SwitchEnds string
+
+	// Greeting makes a generation that differs visibly: it is the message of
+	// the day, and pocket-greeting.service writes it to /run/pocket-greeting.
+	// Letters, digits, spaces and ".,!?_-", at most 80; empty for none.
+	Greeting string
 
 	// Units are more systemd units by name, WantedBy the target that pulls
 	// each in, Files more files below /etc by relative path.
@@ -104,13 +121,56 @@ func (opt Options) complete() (Options, error) {
 	if !slices.Contains([]string{"script", "prepare-root"}, opt.Handover) {
 		return opt, fmt.Errorf("hand-over %q: it is \"script\" or \"prepare-root\"", opt.Handover)
 	}
-	if !slices.Contains([]string{"", "activation", "unit", "panic"}, opt.Broken) {
-		return opt, fmt.Errorf("broken %q: it is \"activation\", \"unit\" or \"panic\"", opt.Broken)
+	if opt.Broken != "" && !slices.Contains(Variants(), opt.Broken) {
+		return opt, fmt.Errorf("broken %q: it is one of %q", opt.Broken, Variants())
+	}
+	if opt.Broken == "agent" && opt.Xnode == "" {
+		return opt, fmt.Errorf("broken %q needs a system with the agent", opt.Broken)
+	}
+	if opt.Xnode != "" {
+		if opt.Xnode, err = filepath.Abs(opt.Xnode); err != nil {
+			return opt, fmt.Errorf("agent's program %q: %w", opt.Xnode, err)
+		}
+	}
+	if err := opt.greet(); err != nil {
+		return opt, err
 	}
 	if opt.Log == nil {
 		opt.Log = func(string) {}
 	}
 	return opt, nil
+}
+
+var goodGreeting = regexp.MustCompile(`^[A-Za-z0-9 .,!?_-]{0,80}$`)
+
+// greet turns Greeting into files and units.
+func (opt *Options) greet() error {
+	if !goodGreeting.MatchString(opt.Greeting) {
+		return fmt.Errorf("greeting %q: letters, digits, spaces and \".,!?_-\", at most 80", opt.Greeting)
+	}
+	if opt.Greeting == "" {
+		return nil
+	}
+	const name = "pocket-greeting.service"
+	opt.Files, opt.Units, opt.WantedBy = copyOf(opt.Files), copyOf(opt.Units), copyOf(opt.WantedBy)
+	opt.Files["motd"] = opt.Greeting + "\n"
+	opt.Units[name] = `[Unit]
+Description=Greeting: ` + opt.Greeting + `
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/run/current-system/sw/bin/cp /etc/motd /run/pocket-greeting
+ExecStop=/run/current-system/sw/bin/rm -f /run/pocket-greeting
+`
+	opt.WantedBy[name] = "multi-user.target"
+	return nil
+}
+
+func copyOf(table map[string]string) map[string]string {
+	all := map[string]string{}
+	maps.Copy(all, table)
+	return all
 }
 
 func buildIn(ctx context.Context, opt Options, site site) (nix.StorePath, nix.Store, error) {
@@ -137,7 +197,11 @@ func buildIn(ctx context.Context, opt Options, site site) (nix.StorePath, nix.St
 		return "", nix.Store{}, err
 	}
 	args = append(args, site.args...)
-	if path, ok := built(site.store, link, args); ok {
+	call, err := opt.call(args)
+	if err != nil {
+		return "", nix.Store{}, err
+	}
+	if path, ok := built(site.store, link, call); ok {
 		return path, site.store, nil
 	}
 	out, err := command.Output(ctx, command.Cmd{
@@ -159,15 +223,29 @@ func buildIn(ctx context.Context, opt Options, site site) (nix.StorePath, nix.St
 	if err != nil {
 		return "", nix.Store{}, fmt.Errorf("read what nix-build prints: %w", err)
 	}
-	return path, site.store, atomicfile.WriteBytes(callFile(link), 0o644, callOf(args))
+	return path, site.store, atomicfile.WriteBytes(callFile(link), 0o644, call)
 }
 
-// built says whether nix-build made link by the same call. Its arguments name
-// Nix files and packages by their hashes, so the outcome would be the same;
-// asking Nix again takes a second.
-func built(store nix.Store, link string, args []string) (nix.StorePath, bool) {
-	call, err := os.ReadFile(callFile(link))
-	if err != nil || !bytes.Equal(call, callOf(args)) {
+// call is what the outcome depends on: nix-build's arguments, which name Nix
+// files and packages by their hashes, and the agent's program, whose name says
+// nothing about it.
+func (opt Options) call(args []string) ([]byte, error) {
+	if opt.Xnode == "" {
+		return callOf(args), nil
+	}
+	data, err := os.ReadFile(opt.Xnode)
+	if err != nil {
+		return nil, fmt.Errorf("read the agent's program: %w; build it, or leave the agent out", err)
+	}
+	sum := sha256.Sum256(data)
+	return callOf(append(slices.Clone(args), "xnode "+hex.EncodeToString(sum[:]))), nil
+}
+
+// built says whether nix-build made link by the same call. Then the outcome
+// would be the same; asking Nix again takes a second.
+func built(store nix.Store, link string, call []byte) (nix.StorePath, bool) {
+	last, err := os.ReadFile(callFile(link))
+	if err != nil || !bytes.Equal(last, call) {
 		return "", false
 	}
 	target, err := os.Readlink(link)
@@ -192,6 +270,9 @@ func (opt Options) name() string {
 	if opt.Broken != "" {
 		parts = append(parts, opt.Broken)
 	}
+	if opt.Xnode != "" {
+		parts = append(parts, "agent")
+	}
 	return strings.Join(parts, "-")
 }
 
@@ -206,6 +287,9 @@ func (opt Options) arguments(source, set, link string) ([]string, error) {
 	}
 	if opt.Broken != "" {
 		args = append(args, "--argstr", "broken", opt.Broken)
+	}
+	if opt.Xnode != "" {
+		args = append(args, "--argstr", "xnode", opt.Xnode)
 	}
 	for _, table := range []struct {
 		name  string

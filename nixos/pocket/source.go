@@ -14,7 +14,7 @@ import (
 	"xnodeos.org/internal/atomicfile"
 )
 
-//go:embed *.nix *.sh *.txt etc scripts units
+//go:embed *.nix *.sh *.txt agent etc scripts units
 var files embed.FS
 
 // writeSource writes the embedded Nix files to a folder named by their

@@ -6,7 +6,7 @@ for applet in $("$busybox/bin/busybox" --list); do
   ln -s "$busybox/bin/busybox" "$out/bin/$applet"
 done
 # Debian's programs come after busybox's of the same name, and win
-for tree in $trees; do
+for tree in $trees; do # the later wins
   for program in "$tree"/bin/*; do
     if [ -e "$program" ]; then ln -sf "$program" "$out/bin/"; fi
   done

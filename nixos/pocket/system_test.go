@@ -281,10 +281,24 @@ func TestGeneration(t *testing.T) {
 	}
 }
 
+func TestGreeting(t *testing.T) {
+	store, p := build(t, pocket.Options{Label: "greets", Greeting: "Hello, node!"})
+	if got := readPart(t, store, p, "etc/motd"); got != "Hello, node!\n" {
+		t.Errorf("etc/motd is %q", got)
+	}
+	if got := readPart(t, store, p, "etc/systemd/system/multi-user.target.wants/pocket-greeting.service"); !strings.Contains(got, "Description=Greeting: Hello, node!\n") {
+		t.Errorf("the unit reads %q", got)
+	}
+}
+
 func TestBroken(t *testing.T) {
 	for broken, check := range map[string]struct{ file, text string }{
 		"activation": {"activate", "\nexit 1\nexit 0\n"},
-		"unit":       {"etc/systemd/system/multi-user.target.wants/pocket-broken.service", "busybox false"},
+		"hang":       {"activate", "\nexec sleep 1000000\nexit 0\n"},
+		"unit":       {"etc/systemd/system/multi-user.target.wants/pocket-broken.service", `sh -c "exit 1"`},
+		"late":       {"etc/systemd/system/multi-user.target.wants/pocket-broken.service", `sh -c "sleep 30; exit 1"`},
+		"freeze":     {"etc/systemd/system/multi-user.target.wants/pocket-broken.service", "kill -SEGV 1"},
+		"network":    {"etc/systemd/network/00-broken.network", "ActivationPolicy=down"},
 		"panic":      {"etc/systemd/system/multi-user.target.wants/pocket-panic.service", "ConditionKernelCommandLine=xnode.test.panic"},
 	} {
 		t.Run(broken, func(t *testing.T) {
@@ -293,7 +307,7 @@ func TestBroken(t *testing.T) {
 				t.Errorf("%s has no %q:\n%s", check.file, check.text, got)
 			}
 			good, sound := build(t, pocket.Options{})
-			if _, err := good.ReadFile(string(sound)+"/"+check.file, 1<<20); err == nil && broken != "activation" {
+			if _, err := good.ReadFile(string(sound)+"/"+check.file, 1<<20); err == nil && check.file != "activate" {
 				t.Errorf("the sound system has %s as well", check.file)
 			}
 		})
