@@ -57,7 +57,8 @@ type Options struct {
 	Keys []nix.PublicKey
 	// StallTimeout ends a request that brings next to nothing for so long; 15 s.
 	StallTimeout time.Duration
-	// Tries is how many faults in a row a cache may have before it is dropped; 8.
+	// Tries is how many faults in a row a cache may have before it is dropped; 8,
+	// but never more than 3 while there is another cache to ask.
 	Tries int
 	// DecodeMemory bounds the windows of all decompressors together, in bytes;
 	// 16 MiB. A NAR whose window is larger is refused.
@@ -75,6 +76,8 @@ const (
 	progressBytes = 4 << 10
 	// maxStrikes is how often a cache may be plainly wrong.
 	maxStrikes = 3
+	// triesWithOthers takes the place of Options.Tries while there are other caches.
+	triesWithOthers = 3
 
 	backoffFirst = 100 * time.Millisecond
 	backoffMost  = 8 * time.Second

@@ -38,8 +38,8 @@ type Decoder struct {
 	limit uint64 // window of zstd
 }
 
-// Open begins to read the NAR of an offer. tee, if not nil, gets the compressed
-// bytes; an error of it is the error of a Read. ctx must live until Close.
+// Open begins to read the NAR of an offer. tee, if not nil, gets the
+// compressed bytes and must never fail. ctx must live until Close.
 func (s *Set) Open(ctx context.Context, o *Offer, d *Decoder, tee io.Writer) *NAR {
 	// Compressing a NAR never makes it much longer; what feeds us endless
 	// empty frames is cut off here.
@@ -47,7 +47,7 @@ func (s *Set) Open(ctx context.Context, o *Offer, d *Decoder, tee io.Writer) *NA
 	n := &NAR{set: s, offer: o, in: s.stream(ctx, o.from, o.Info.URL, limit), decode: d, left: o.Info.NarSize}
 	var in io.Reader = n.in
 	if tee != nil {
-		in = io.TeeReader(in, teeWriter{tee})
+		in = io.TeeReader(in, tee)
 	}
 	if d.head == nil {
 		d.head = bufio.NewReaderSize(in, 32<<10)
@@ -55,24 +55,6 @@ func (s *Set) Open(ctx context.Context, o *Offer, d *Decoder, tee io.Writer) *NA
 		d.head.Reset(in)
 	}
 	return n
-}
-
-// A TeeError is an error of the writer that gets the compressed bytes.
-type TeeError struct{ Err error }
-
-func (e *TeeError) Error() string { return e.Err.Error() }
-
-// Unwrap returns the writer's error.
-func (e *TeeError) Unwrap() error { return e.Err }
-
-type teeWriter struct{ w io.Writer }
-
-func (t teeWriter) Write(p []byte) (int, error) {
-	n, err := t.w.Write(p)
-	if err != nil {
-		return n, &TeeError{err}
-	}
-	return n, nil
 }
 
 // Close ends the reading.
@@ -145,13 +127,9 @@ func (n *NAR) fault(kind FaultKind, format string, args ...any) *Fault {
 	return f
 }
 
-// explain tells whose error it is: the stream's and the writer's own stay as
-// they are; all else is about bytes.
+// explain tells whose error it is: the stream's own stays as it is; all else is
+// about bytes.
 func (n *NAR) explain(err error) error {
-	var tee *TeeError
-	if errors.As(err, &tee) {
-		return tee
-	}
 	var fault *Fault
 	if errors.As(err, &fault) && fault.Kind == TooLarge && n.in.err == nil {
 		return n.fault(TooLarge, "%w", fault.Err)
@@ -256,4 +234,12 @@ func (d *Decoder) zstdReader(window uint64) (io.Reader, error) {
 	}
 	d.zstd, d.limit = dec, limit
 	return dec, nil
+}
+
+// Close frees what the decoder kept. It is ready for use after that as well.
+func (d *Decoder) Close() {
+	if d.zstd != nil {
+		d.zstd.Close()
+	}
+	*d = Decoder{}
 }

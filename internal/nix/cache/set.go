@@ -77,6 +77,19 @@ func (s *Set) drop(m *member) {
 	m.report.Dropped = true
 }
 
+// tries is how many faults in a row a cache may have: few while there is
+// another one to ask.
+func (s *Set) tries(m *member) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, other := range s.members {
+		if other != m && !other.report.Dropped && !other.cache.local() {
+			return min(s.o.Tries, triesWithOthers)
+		}
+	}
+	return s.o.Tries
+}
+
 func (s *Set) dropped(m *member) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -194,6 +207,11 @@ func (s *Set) ask(ctx context.Context, m *member, want nix.PathInfo) *narinfo.In
 // Refuse writes down that what an offer led to was wrong: for whoever hashed the NAR.
 func (s *Set) Refuse(o *Offer, err error) {
 	s.blame(o.from, &Fault{WrongBytes, err})
+}
+
+// RefuseSignature writes down that the daemon did not take an offer's signatures.
+func (s *Set) RefuseSignature(o *Offer, err error) {
+	s.blame(o.from, &Fault{Unsigned, err})
 }
 
 // sleep waits and says whether the context still lives.

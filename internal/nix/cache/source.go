@@ -62,6 +62,12 @@ func open(text string, client *http.Client) (*Cache, error) {
 // folder is a cache on this machine.
 type folder string
 
+// local says whether the cache is a folder of this machine.
+func (c *Cache) local() bool {
+	_, ok := c.source.(folder)
+	return ok
+}
+
 func (d folder) open(_ context.Context, name string, from int64) (*answer, error) {
 	f, err := os.OpenInRoot(string(d), name) // no symlink leads out of the cache
 	if errors.Is(err, fs.ErrNotExist) {

@@ -99,7 +99,7 @@ func (r *stream) judge(err error) error {
 	if !fault.Kind.passing() || !again {
 		return fault
 	}
-	if r.faults++; r.faults >= r.set.o.Tries {
+	if r.faults++; r.faults >= r.set.tries(r.member) {
 		r.set.drop(r.member)
 		return fault
 	}

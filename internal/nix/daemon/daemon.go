@@ -185,16 +185,9 @@ func (c *Conn) handshake() error {
 
 func (c *Conn) send(b []byte) error {
 	if _, err := c.rw.Write(b); err != nil {
-		return c.wireError(err)
+		return wireError("write to", err)
 	}
 	return nil
-}
-
-func (c *Conn) wireError(err error) error {
-	if errors.Is(err, io.ErrClosedPipe) || errors.Is(err, net.ErrClosed) {
-		return ErrClosed
-	}
-	return fmt.Errorf("write to nix-daemon: %w", err)
 }
 
 // patience bounds how long the next words are waited for.

@@ -6,6 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 // Bounds of what a daemon says; it runs as root, but a reader that believes a
@@ -41,11 +45,18 @@ func (r *reader) full(p []byte) {
 		return
 	}
 	if _, err := io.ReadFull(r.r, p); err != nil {
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			err = ErrClosed
-		}
-		r.fail(err)
+		r.fail(wireError("read from", err))
 	}
+}
+
+// wireError tells the end of a connection from other errors of it.
+func wireError(verb string, err error) error {
+	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed, os.ErrClosed, unix.ECONNRESET, unix.EPIPE} {
+		if errors.Is(err, end) {
+			return ErrClosed
+		}
+	}
+	return fmt.Errorf("%s nix-daemon: %w", verb, err)
 }
 
 func (r *reader) number() uint64 {

@@ -20,6 +20,10 @@ import (
 // user may enter, and returns the socket's path. The context's end ends it; wait
 // then waits for that.
 func (s *Store) Daemon(ctx context.Context) (socket string, wait func(), err error) {
+	// The first who opens a store makes it, and two at a time stumble over one another.
+	if _, err := s.Run(ctx, "nix-store", "--init"); err != nil {
+		return "", nil, err
+	}
 	socket = filepath.Join(s.Dir, "socket")
 	p, err := command.Start(ctx, command.Cmd{
 		Name: "nix-daemon", Package: "nix-bin", AddEnv: append(s.Env, "NIX_REMOTE="+s.URL(), "NIX_DAEMON_SOCKET_PATH="+socket),
