@@ -44,7 +44,10 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 degraded (status), 130 cancelled.
 		return usagef("%s: %w", cmd.CommandPath(), err)
 	})
 	root.PersistentFlags().StringVar(&at.root, "root", "/", "folder that all files of the node lie below")
-	root.AddCommand(newConfigCommand(&at))
+	root.AddCommand(
+		newFollowCommand(&at), newStatusCommand(&at), newWatchCommand(&at), newHistoryCommand(&at), newPollCommand(&at),
+		newConfigCommand(&at),
+	)
 	return root
 }
 

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"xnodeos.org/agent/statusapi"
+)
+
+// exitDegraded is the code of `xnode status` for a node that works but that
+// somebody should look at.
+const exitDegraded = 3
+
+func (l layout) follower() *statusapi.Client { return statusapi.NewClient(l.run("agent/status.sock")) }
+
+func newStatusCommand(at *layout) *cobra.Command {
+	var asJSON, oneline bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show what this node runs and what the agent does",
+		Long: `Shows the agent's status. Exit code 0 if the node is well, 3 if somebody should
+look (degraded), 1 if the agent does not answer.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			status, err := at.follower().Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if err := show(cmd, status, asJSON, oneline); err != nil {
+				return err
+			}
+			if status.Health != statusapi.Healthy {
+				return &reportedError{exitDegraded}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
+	cmd.Flags().BoolVar(&oneline, "oneline", false, "as one line")
+	cmd.MarkFlagsMutuallyExclusive("json", "oneline")
+	return cmd
+}
+
+func show(cmd *cobra.Command, status *statusapi.Status, asJSON, oneline bool) error {
+	switch {
+	case asJSON:
+		enc := json.NewEncoder(cmd.OutOrStdout())
+		enc.SetIndent("", "  ")
+		return enc.Encode(status)
+	case oneline:
+		_, err := fmt.Fprintln(cmd.OutOrStdout(), status.Oneline())
+		return err
+	}
+	return status.WriteText(cmd.OutOrStdout())
+}
+
+func newWatchCommand(at *layout) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "watch",
+		Short: "Show the status again whenever it changes",
+		Long: `On a terminal the status stays in one place. Elsewhere each change is one line,
+with --json one JSON object. Ends with Ctrl-C or when the agent goes away.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			out := cmd.OutOrStdout()
+			file, ok := out.(interface{ Fd() uintptr })
+			terminal := ok && term.IsTerminal(int(file.Fd()))
+			last := ""
+			return at.follower().Watch(cmd.Context(), func(s *statusapi.Status) error {
+				switch {
+				case asJSON:
+					return json.NewEncoder(out).Encode(s)
+				case terminal:
+					if _, err := fmt.Fprint(out, "\x1b[H\x1b[2J"); err != nil {
+						return err
+					}
+					return s.WriteText(out)
+				}
+				line := s.Oneline()
+				if line == last {
+					return nil
+				}
+				last = line
+				_, err := fmt.Fprintln(out, s.Time.UTC().Format(time.TimeOnly), line)
+				return err
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON, an object a line")
+	return cmd
+}
+
+func newPollCommand(at *layout) *cobra.Command {
+	return &cobra.Command{
+		Use:   "poll",
+		Short: "Have the agent ask for the announcement now",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return at.follower().Poll(cmd.Context())
+		},
+	}
+}
+
+func newHistoryCommand(at *layout) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "history",
+		Short: "Show what was tried here and how it ended",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			events, err := at.history()
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				return enc.Encode(events)
+			}
+			if len(events) == 0 {
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), "nothing has been tried yet")
+				return err
+			}
+			return statusapi.WriteHistory(cmd.OutOrStdout(), events)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON, the newest event first")
+	return cmd
+}
