@@ -62,4 +62,10 @@ type Effect struct {
 	Old     string // probe: the other half of the exam's union; "" for the old generation's own
 	Root    Root
 	Verdict Verdict
+	// Optional: a failure is reported and passed over, as for the kinds that
+	// are best effort.
+	Optional bool
 }
+
+// Passable says whether the transaction goes on when the effect fails.
+func (e Effect) Passable() bool { return e.Optional || e.Kind.BestEffort() }

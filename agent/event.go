@@ -59,7 +59,7 @@ type Facts struct {
 type Event struct {
 	Kind   EventKind
 	Target Target       // try, stage, adopt
-	Facts  Facts        // try, stage, rollback, adopt
+	Facts  Facts        // try, stage, rollback, adopt; switch, failed: the World
 	Switch SwitchResult // switch
 	Text   string       // what was observed: failed, switch, red
 }
@@ -75,7 +75,8 @@ type World struct {
 	// Mark and OneShot name systems: the one that a boot should have tried,
 	// and the one that the next boot will try. "" where there is none.
 	Mark, OneShot string
-	Loader        bool // entries can be tried once
+	Default       string // system of the default boot entry; "" if unknown
+	Loader        bool   // entries can be tried once
 	// BootedQuarantined says that the booted system is in quarantine.
 	BootedQuarantined bool
 }

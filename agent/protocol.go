@@ -7,7 +7,7 @@ package agent
 // Bounds of a message in bytes. A request carries release.json and nodes.json
 // in base64.
 const (
-	MaxRequest  = 4 << 20
+	MaxRequest  = 14 << 20
 	MaxResponse = 1 << 20
 )
 

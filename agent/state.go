@@ -116,9 +116,10 @@ type State struct {
 	Trials    []Trial   `json:"trials,omitempty"` // at most maxTrials
 
 	BootID   string   `json:"boot_id"`
-	Booted   string   `json:"booted"`            // system that was booted
-	Loader   bool     `json:"loader,omitempty"`  // boot entries can be tried once
-	Resumes  int      `json:"resumes,omitempty"` // starts of the applier in this transaction
+	Booted   string   `json:"booted"`               // system that was booted
+	Bad      bool     `json:"booted_bad,omitempty"` // Booted is in quarantine
+	Loader   bool     `json:"loader,omitempty"`     // boot entries can be tried once
+	Resumes  int      `json:"resumes,omitempty"`    // starts of the applier in this transaction
 	Fallback bool     `json:"fallback,omitempty"`
 	Paused   bool     `json:"paused,omitempty"` // by the operator: nothing new is tried
 	Baseline Baseline `json:"baseline,omitzero"`
@@ -194,4 +195,29 @@ func (s *State) condemn(t Target, why Reason) {
 		}
 	}
 	s.Condemned = append(slices.Clone(s.Condemned), Verdict{System: t.System, Sequence: t.Sequence, Reason: why})
+}
+
+// flushed: what was condemned is in quarantine now and plays no part any more.
+func (s *State) flushed() {
+	for _, v := range s.Condemned {
+		if v.System == s.Reapply.System {
+			s.Reapply = Target{}
+		}
+		if v.System == s.Previous.System {
+			s.Previous = Target{}
+		}
+		s.forget(v.System)
+		s.Bad = s.Bad || v.System == s.Booted
+	}
+	s.Condemned = nil
+}
+
+// known returns what the state says of a system.
+func (s *State) known(system string) Target {
+	for _, t := range []Target{s.LastGoodLive, s.LastGoodBoot, s.Candidate, s.Reapply, s.Previous} {
+		if t.System == system {
+			return t
+		}
+	}
+	return Target{System: system, Medium: s.Medium}
 }

@@ -28,7 +28,8 @@ const (
 // Client asks. It keeps nothing between lookups, and can be used by several
 // goroutines. The zero value has nobody to ask.
 type Client struct {
-	// Resolvers are recursive servers as "address:port", asked in this order.
+	// Resolvers are recursive servers as "address:port" or "address", asked in
+	// this order.
 	Resolvers []string
 	// Authoritative asks the name's own name servers instead, which Resolvers
 	// only find: no cache in between can hold an answer back.
@@ -103,6 +104,7 @@ func (s *search) run(ctx context.Context, name string) (*Answer, error) {
 	dead := map[string]bool{}
 	for range rounds {
 		for _, server := range s.client.Resolvers {
+			server = endpoint(server)
 			if dead[server] {
 				continue
 			}
@@ -118,6 +120,14 @@ func (s *search) run(ctx context.Context, name string) (*Answer, error) {
 		}
 	}
 	return nil, s.news
+}
+
+// endpoint adds DNS's port where none is named.
+func endpoint(server string) string {
+	if _, _, err := net.SplitHostPort(server); err == nil {
+		return server
+	}
+	return net.JoinHostPort(strings.Trim(server, "[]"), "53")
 }
 
 // ask looks the name up with the help of one resolver.
