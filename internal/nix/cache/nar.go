@@ -131,7 +131,7 @@ func (n *NAR) fault(kind FaultKind, format string, args ...any) *Fault {
 // about bytes.
 func (n *NAR) explain(err error) error {
 	var fault *Fault
-	if errors.As(err, &fault) && fault.Kind == TooLarge && n.in.err == nil {
+	if errors.As(err, &fault) && fault.Kind == TooLarge && (n.in.err == nil || errors.Is(n.in.err, io.EOF)) {
 		return n.fault(TooLarge, "%w", fault.Err)
 	}
 	if in := n.in.err; in != nil && !errors.Is(in, io.EOF) {
