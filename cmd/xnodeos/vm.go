@@ -22,6 +22,7 @@ type vmFlags struct {
 	expect    string
 	timeout   time.Duration
 	sshPort   uint16
+	httpPort  uint16
 	append    string
 	accel     string
 	qemu      string
@@ -49,13 +50,24 @@ func newVMRunCommand() *cobra.Command {
 		Short: "Boot an artifact in QEMU and show its console",
 		Long: `Boot an artifact in QEMU and show its serial console.
 
-ARTIFACT is an ISO, shown to the machine as optical drive, disk or USB stick, a
-disk image, a unified kernel image (with --firmware uefi), or a netboot folder
-with payload.cpio, whose kernel and initrd QEMU starts itself. For a takeover
-program the machine starts the system inside it, brings the program there over
-ssh and runs it: the system replaces itself, and --expect looks at what comes
-after that.
-The artifact is never written to: what the machine writes is thrown away.
+ARTIFACT is one of these; it is never written to, and what the machine writes
+is thrown away:
+
+  ISO                   shown as optical drive, disk or USB stick
+  disk image            shown as disk or USB stick
+  unified kernel image  started by the firmware (--firmware uefi); --as netboot:
+                        fetched by UEFI HTTP boot
+  netboot folder        booted by the network card's own iPXE, which fetches
+                        boot.ipxe; where the folder has a payload.cpio, and no
+                        --as netboot is given, QEMU starts the kernel itself
+  takeover program      the machine starts the system inside it, brings the
+                        program there over ssh and runs it: the system replaces
+                        itself, and --expect looks at what comes after that
+
+With --as netboot an HTTP server on this host's loopback serves the folder while
+the machine runs; the machine reaches it as 10.0.2.2. For a unified kernel image
+it also serves the folder netboot beside it: build the image with
+--payload-url http://10.0.2.2:PORT/netboot/ and run it with --http-port PORT.
 
 Without --expect the machine runs until it powers itself off or you press
 Ctrl-C; a port of this host's loopback leads to its ssh. With --expect it is
@@ -70,20 +82,22 @@ seen, or QEMU failed; 2 wrong usage; 130 cancelled.`,
 		Example: `  xnodeos vm run out/xnodeos-pocket-1-x86_64.iso
   xnodeos vm run out/xnodeos-pocket-1-x86_64.iso --firmware uefi --as usb --memory 512M
   xnodeos vm run out/xnodeos-pocket-1-x86_64.iso --expect XNODE-READY --timeout 180s --json
-  xnodeos vm run out/netboot --append ip=dhcp
+  xnodeos vm run out/netboot --as netboot
+  xnodeos vm run out/xnodeos-pocket-1-x86_64.efi --firmware uefi --as netboot --http-port 8080
   xnodeos vm run out/xnodeos-pocket-1-x86_64.iso --dry-run`,
 		Args: exactArgs("ARTIFACT"),
 		RunE: func(cmd *cobra.Command, args []string) error { return runVM(cmd, args[0], f) },
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.firmware, "firmware", "bios", "bios or uefi")
-	fl.StringVar(&f.as, "as", "", "show an ISO as cd, disk or usb (default cd), a disk image as disk or usb (default disk)")
+	fl.StringVar(&f.as, "as", "", "show an ISO as cd, disk or usb (default cd), a disk image as disk or usb (default disk); netboot, takeover: see above")
 	fl.StringVar(&f.memory, "memory", "1G", "memory, as in 384M or 2G")
 	fl.IntVar(&f.cpus, "cpus", 2, "processors")
 	fl.StringVar(&f.expect, "expect", "", "end with success when a console line contains this text")
 	fl.DurationVar(&f.timeout, "timeout", 180*time.Second, "with --expect: give up after this time")
 	fl.Uint16Var(&f.sshPort, "ssh-port", 0, "port of 127.0.0.1 that leads to the machine's ssh (default: a free one)")
-	fl.StringVar(&f.append, "append", "", "netboot folder: more words for the kernel's command line")
+	fl.Uint16Var(&f.httpPort, "http-port", 0, "with --as netboot: port of 127.0.0.1 to serve on (default: a free one)")
+	fl.StringVar(&f.append, "append", "", "kernel started by QEMU, takeover: more words for the kernel's command line")
 	fl.StringVar(&f.accel, "accel", "auto", "auto, kvm or tcg")
 	fl.StringVar(&f.qemu, "qemu", "qemu-system-x86_64", "QEMU program")
 	fl.StringVar(&f.ovmf, "ovmf", "", "UEFI firmware code; its variables lie beside it (default: search /usr/share)")
@@ -96,7 +110,7 @@ seen, or QEMU failed; 2 wrong usage; 130 cancelled.`,
 
 func completeVMFlags(cmd *cobra.Command) {
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("firmware", oneOf("bios", "uefi")))
-	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("as", oneOf("cd", "disk", "usb", "takeover")))
+	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("as", oneOf("cd", "disk", "usb", "netboot", "takeover")))
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("accel", oneOf("auto", "kvm", "tcg")))
 	cobra.CheckErr(cmd.RegisterFlagCompletionFunc("expect", oneOf("XNODE-READY")))
 }
@@ -107,11 +121,9 @@ func (f vmFlags) check() (memoryMiB int, err error) {
 		return 0, usagef("vm run: --firmware is %q; want bios or uefi", f.firmware)
 	}
 	switch f.as {
-	case "", "cd", "disk", "usb", "takeover":
-	case "netboot":
-		return 0, usagef("vm run: --as %s is not there yet; an ISO runs as cd, disk or usb, a netboot folder by its name", f.as)
+	case "", "cd", "disk", "usb", "netboot", "takeover":
 	default:
-		return 0, usagef("vm run: --as is %q; want cd, disk, usb or takeover", f.as)
+		return 0, usagef("vm run: --as is %q; want cd, disk, usb, netboot or takeover", f.as)
 	}
 	if f.accel != "auto" && f.accel != "kvm" && f.accel != "tcg" {
 		return 0, usagef("vm run: --accel is %q; want auto, kvm or tcg", f.accel)
@@ -173,13 +185,34 @@ func machineFor(ctx context.Context, f vmFlags, a artifact) (vm.Machine, string,
 	if m.Accel, reason, err = f.chooseAccel(ctx, reason); err != nil {
 		return vm.Machine{}, "", fmt.Errorf("vm run: %w", err)
 	}
-	if _, ok := a.(*takeoverArtifact); f.as == "takeover" && !ok {
-		return vm.Machine{}, "", usagef("vm run: --as takeover is for a takeover program; xnodeos image build --format takeover writes one")
+	if err := f.checkAs(a); err != nil {
+		return vm.Machine{}, "", err
+	}
+	if f.httpPort == 0 {
+		if f.httpPort, err = vm.FreePort(ctx); err != nil {
+			return vm.Machine{}, "", fmt.Errorf("vm run: %w", err)
+		}
 	}
 	if err := a.attach(&m, f); err != nil {
 		return vm.Machine{}, "", err
 	}
 	return m, reason, nil
+}
+
+// checkAs refuses the two words of --as that only some artifacts know.
+func (f vmFlags) checkAs(a artifact) error {
+	switch a.(type) {
+	case isoArtifact, rawArtifact:
+		if f.as == "netboot" {
+			return usagef("vm run: --as netboot is for a netboot folder or a unified kernel image; xnodeos image build --format netboot writes one")
+		}
+	case *takeoverArtifact:
+		return nil
+	}
+	if f.as == "takeover" {
+		return usagef("vm run: --as takeover is for a takeover program; xnodeos image build --format takeover writes one")
+	}
+	return nil
 }
 
 func (f vmFlags) chooseAccel(ctx context.Context, reason string) (vm.Accel, string, error) {

@@ -33,14 +33,15 @@ type driver interface {
 	drive(ctx context.Context, v *vm.VM, out io.Writer) (from int, err error)
 }
 
-// openArtifact recognises what path is by what it holds, never by its name.
-func openArtifact(path string) (artifact, error) {
+// openArtifact recognises what path is by what it holds, never by its name. Two
+// things can be booted from a network as well: as says so.
+func openArtifact(path, as string) (artifact, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("vm run: artifact: %w", err)
 	}
 	if info.IsDir() {
-		return openNetboot(path)
+		return openNetboot(path, as)
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -54,6 +55,8 @@ func openArtifact(path string) (artifact, error) {
 		return isoArtifact(path), nil
 	case hasBytes(f, 512, "EFI PART"):
 		return rawArtifact(path), nil
+	case hasBytes(f, 0, "MZ") && as == "netboot":
+		return newHTTPBoot(path), nil
 	case hasBytes(f, 0, "MZ"):
 		return ukiArtifact(path), nil
 	case hasBytes(f, 0, "\x7fELF"):
@@ -120,8 +123,10 @@ func (a ukiArtifact) attach(m *vm.Machine, f vmFlags) error {
 	switch {
 	case m.Firmware != vm.UEFI:
 		return usagef("vm run: %q is a UEFI program; add --firmware uefi", string(a))
-	case f.as != "" || f.append != "":
-		return usagef("vm run: --as and --append do not go with a UEFI program, which is started as it is")
+	case f.as != "":
+		return usagef("vm run: --as %s is for an ISO or a disk image; a UEFI program runs without --as, or as netboot", f.as)
+	case f.append != "":
+		return usagef("vm run: --append does not go with a UEFI program, which is started as it is")
 	}
 	m.Kernel = string(a)
 	return nil
@@ -141,7 +146,7 @@ type netbootArtifact struct {
 
 const joinedInitrd = "xnodeos-initrd-joined"
 
-func openNetboot(dir string) (artifact, error) {
+func openNetboot(dir, as string) (artifact, error) {
 	data, err := os.ReadFile(filepath.Join(dir, manifest.FileName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("vm run: folder %q has no %s, so it is no netboot folder; "+
@@ -154,16 +159,17 @@ func openNetboot(dir string) (artifact, error) {
 	if err != nil {
 		return nil, fmt.Errorf("vm run: %s: %w", filepath.Join(dir, manifest.FileName), err)
 	}
+	_, err = os.Stat(filepath.Join(dir, "payload.cpio"))
+	if as == "netboot" || errors.Is(err, fs.ErrNotExist) {
+		return newIPXE(dir)
+	}
 	a := &netbootArtifact{dir: dir, cmdline: m.Cmdline + " xnode.manifest=" + manifest.DigestOf(data)}
 	for _, name := range []string{"vmlinuz", "initrd", "payload.cpio"} {
 		info, err := os.Stat(filepath.Join(dir, name))
-		switch {
-		case errors.Is(err, fs.ErrNotExist) && name == "payload.cpio":
-			return nil, fmt.Errorf("vm run: folder %q has no payload.cpio, and a payload over the network is not there yet; "+
-				"build it with xnodeos image build --format netboot --embed-payload", dir)
-		case err != nil:
+		if err != nil {
 			return nil, fmt.Errorf("vm run: netboot folder: %w", err)
-		case name == "initrd":
+		}
+		if name == "initrd" {
 			a.initrd = info.Size()
 		}
 	}

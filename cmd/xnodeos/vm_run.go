@@ -29,7 +29,7 @@ func runVM(cmd *cobra.Command, path string, f vmFlags) error {
 	if _, err := f.check(); err != nil {
 		return err
 	}
-	a, err := openArtifact(path)
+	a, err := openArtifact(path, f.as)
 	if err != nil {
 		return err
 	}

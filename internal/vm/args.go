@@ -39,7 +39,7 @@ func (m Machine) baseArgs() []string {
 	args = append(args, m.driveArgs()...)
 	wire := 0
 	for i, n := range m.Nets {
-		args = append(args, n.args(i, firstWireFD+wire)...)
+		args = append(args, n.args(i, firstWireFD+wire, len(m.Drives)+i+1)...)
 		if n.Kind == WireNet {
 			wire++
 		}
@@ -136,7 +136,7 @@ func (a Attach) device() string {
 	}
 }
 
-func (n Net) args(i, wireFD int) []string {
+func (n Net) args(i, wireFD, bootIndex int) []string {
 	id := "net" + strconv.Itoa(i)
 	var netdev string
 	switch n.Kind {
@@ -152,6 +152,9 @@ func (n Net) args(i, wireFD int) []string {
 		for _, f := range n.Forwards {
 			netdev += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", f.Host, f.Guest)
 		}
+		if n.BootFile != "" {
+			netdev += ",bootfile=" + comma(n.BootFile)
+		}
 	}
 	model := n.Model
 	if model == "" {
@@ -161,7 +164,9 @@ func (n Net) args(i, wireFD int) []string {
 	if n.MAC != "" {
 		device += ",mac=" + n.MAC
 	}
-	if !n.PXE {
+	if n.PXE {
+		device += ",bootindex=" + strconv.Itoa(bootIndex)
+	} else {
 		device += ",romfile="
 	}
 	return []string{"-netdev", netdev, "-device", device}

@@ -40,7 +40,7 @@ func TestArgs(t *testing.T) {
 			Kernel: "vmlinuz", Initrd: "initrd", Append: "console=ttyS0 ip=dhcp", CPUs: 1,
 			Nets: []Net{
 				{Kind: WireNet, MAC: "52:54:00:00:00:01"},
-				{Kind: UserNet, PXE: true},
+				{Kind: UserNet, PXE: true, BootFile: "http://10.0.2.2:8080/a,b/boot.ipxe"},
 				{Kind: WireNet, Model: "e1000e"},
 			},
 			Extra: []string{"-boot", "n"},
@@ -87,6 +87,7 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 		{"drive file", Machine{Drives: []Drive{{File: "x", As: CD}, {As: CD}}}, "drive 1: no file"},
 		{"net kind", Machine{Nets: []Net{{Kind: "tap"}}}, `network card 0: kind is "tap"`},
 		{"wire forward", Machine{Nets: []Net{{Kind: WireNet, Isolated: true}}}, "a wire has neither"},
+		{"wire boot file", Machine{Nets: []Net{{Kind: WireNet, BootFile: "x"}}}, "a wire has neither"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			err := tt.machine.Validate()

@@ -84,7 +84,8 @@ type Net struct {
 	Model    string    // "virtio-net-pci" when empty
 	Forwards []Forward // UserNet only
 	Isolated bool      // UserNet only: the guest reaches nothing beyond QEMU
-	PXE      bool      // keep the card's boot ROM
+	PXE      bool      // keep the card's boot ROM, an iPXE; it is tried after the drives
+	BootFile string    // UserNet only: what QEMU's DHCP server names for a netboot
 }
 
 // OVMF is one build of the UEFI firmware: code and a template of variables.
@@ -205,8 +206,8 @@ func (n Net) validate() error {
 	switch n.Kind {
 	case UserNet:
 	case WireNet:
-		if len(n.Forwards) > 0 || n.Isolated {
-			return errors.New("a wire has neither forwards nor isolation")
+		if len(n.Forwards) > 0 || n.Isolated || n.BootFile != "" {
+			return errors.New("a wire has neither forwards, isolation nor a DHCP server")
 		}
 	default:
 		return fmt.Errorf("kind is %q, want %q or %q", n.Kind, UserNet, WireNet)
