@@ -48,7 +48,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 cancelled.`,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	image.AddCommand(newImageBuildCommand(), newImageInspectCommand())
-	root.AddCommand(image, newKeyCommand(), newVMCommand())
+	root.AddCommand(image, newInitCommand(), newKeyCommand(), newReleaseCommand(), newVMCommand())
 	return root
 }
 

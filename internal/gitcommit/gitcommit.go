@@ -151,7 +151,7 @@ func (c *Commit) take(headers []header) error {
 			return &FormatError{"no " + who.key + " where it belongs"}
 		}
 		var err error
-		if *who.into, err = parsePerson(h.value); err != nil {
+		if *who.into, err = ParsePerson(h.value); err != nil {
 			return &FormatError{who.key + ": " + err.Error()}
 		}
 	}
@@ -176,8 +176,9 @@ func (c *Commit) takeOthers(headers []header) error {
 	return nil
 }
 
-// parsePerson reads "Name <email> SECONDS ZONE".
-func parsePerson(text string) (Person, error) {
+// ParsePerson reads "Name <email> SECONDS +ZONE", as in a commit and as git var
+// prints it.
+func ParsePerson(text string) (Person, error) {
 	bad := fmt.Errorf("%.80q; want Name <email> SECONDS +ZONE", text)
 	if strings.Contains(text, "\n") {
 		return Person{}, bad
