@@ -187,18 +187,27 @@ func authenticate(conn net.Conn, hello bool) (*godbus.Conn, error) {
 	return c, nil
 }
 
-// again is how often and how long a question is repeated whose connection broke.
+// again is how often a question is put whose connection broke, and the pause
+// before it. One that got no answer counts for more: systemd may be busy for a
+// moment, or may have frozen.
 const (
-	again      = 20
-	againPause = 250 * time.Millisecond
+	again         = 20
+	againNoAnswer = 5
+	againPause    = 250 * time.Millisecond
 )
+
+// errNoAnswer: the connection is there, and nothing comes.
+var errNoAnswer = fmt.Errorf("%w: no answer within %s", unit.ErrUnavailable, callLimit)
 
 // ask puts a question to systemd that may be put twice. A connection that
 // breaks meanwhile is made anew; an answer, also an error, is final.
 func (m *Manager) ask(ctx context.Context, question func(context.Context, bus) error) error {
-	for try := 1; ; try++ {
+	for tries := 0; ; {
 		err := m.askOnce(ctx, question)
-		if err == nil || answered(err) || ctx.Err() != nil || try == again {
+		if tries++; errors.Is(err, errNoAnswer) {
+			tries += againNoAnswer
+		}
+		if err == nil || answered(err) || ctx.Err() != nil || tries >= again {
 			return err
 		}
 		if err := sleep(ctx, againPause); err != nil {
@@ -216,7 +225,7 @@ func (m *Manager) askOnce(ctx context.Context, question func(context.Context, bu
 	defer cancel()
 	err = question(call, b)
 	if err != nil && call.Err() != nil && ctx.Err() == nil {
-		return fmt.Errorf("%w: no answer within %s", unit.ErrUnavailable, callLimit)
+		return errNoAnswer
 	}
 	return err
 }

@@ -24,8 +24,8 @@ own_folder /var/lib/xnode/applier 0:0 0755 || failed=1
 own_folder /var/lib/xnode/follower 990:990 0700 || failed=1
 own_folder /var/lib/xnode/cache 990:990 0755 || failed=1
 # what the follower says while it runs; the message of the day is one of it
-own_folder /run/xnode/follow 990:990 0755 || failed=1
-[ -L /run/xnode/motd ] || try ln -sfn follow/motd /run/xnode/motd
+own_folder /run/xnode/agent 990:990 0755 || failed=1
+[ -L /run/xnode/motd ] || try ln -sfn agent/motd /run/xnode/motd
 
 # /usr is one link; /bin, /sbin and /lib follow it
 usr=$(readlink "$system/sw")

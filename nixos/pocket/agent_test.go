@@ -51,7 +51,6 @@ func TestAgent(t *testing.T) {
 		"xnode-follow.service": {"User=xnode", "Type=notify", "WatchdogSec=", "NoNewPrivileges=yes", "ProtectSystem=strict", "/bin/xnode follow"},
 		"xnode-apply.service":  {"X-RestartIfChanged=false", "/bin/xnode apply", "Requires=xnode-apply.socket"},
 		"xnode-apply.socket":   {"/run/xnode/apply.sock", "SocketMode=0660", "SocketGroup=xnode", "X-RestartIfChanged=false"},
-		"xnode-status.socket":  {"/run/xnode/status.sock", "SocketMode=0660", "SocketUser=xnode"},
 	} {
 		text := readPart(t, store, p, "etc/systemd/system/"+unit)
 		for _, want := range texts {
