@@ -296,3 +296,21 @@ func FuzzParseDocument(f *testing.F) {
 		}
 	})
 }
+
+func TestCollect(t *testing.T) {
+	t.Parallel()
+	b := bundle(t, Document{Version: 1, Signers: lines(t, []byte{11, 12}, nil), RootThreshold: 2}, 11, 12)
+	files := map[string][]byte{
+		"trust/trust.json": b.Document, "trust/allowed_signers": []byte("x"), "trust.json": []byte("x"),
+		"trust/" + SignatureName(seeded(t, 11).PublicKey()): b.Signatures[0],
+		"trust/" + SignatureName(seeded(t, 12).PublicKey()): b.Signatures[1],
+	}
+	got, ok := Collect(files, "trust/")
+	if !ok || len(got.Signatures) != 2 {
+		t.Fatalf("Collect = %d signatures, %v", len(got.Signatures), ok)
+	}
+	apply(t, Embedded(signersOf(t, []byte{11, 12}, nil), nil), got)
+	if _, ok := Collect(files, "other/"); ok {
+		t.Error("a document is found where there is none")
+	}
+}
