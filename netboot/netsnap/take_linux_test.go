@@ -61,15 +61,19 @@ func TestTake(t *testing.T) {
 	must(netlink.AddrAdd(left, &netlink.Addr{IPNet: network("192.0.2.5/24")}))
 	must(netlink.AddrAdd(left, &netlink.Addr{IPNet: network("198.51.100.5/24"), ValidLft: 3600, PreferedLft: 3600}))
 	must(netlink.RouteAdd(&netlink.Route{LinkIndex: left.Attrs().Index, Gw: net.IPv4(192, 0, 2, 1), Protocol: unix.RTPROT_DHCP, Priority: 7}))
+	must(netlink.AddrAdd(right, &netlink.Addr{IPNet: network("2001:db8::5/64"), Flags: unix.IFA_F_NODAD}))
+	must(netlink.RouteAdd(&netlink.Route{LinkIndex: right.Attrs().Index, Gw: net.ParseIP("fe80::1"), Protocol: unix.RTPROT_STATIC, Priority: 9}))
 	s, err := Take(fstest.MapFS{"etc/resolv.conf": &fstest.MapFile{Data: []byte("nameserver 192.0.2.53\n")}})
 	must(err)
 	i := left.Attrs().Index
 	prefix := netip.MustParsePrefix
 	want := &Snapshot{
-		Links:     []Link{{Index: right.Attrs().Index, Name: "right", Kind: "veth", MTU: 1400, Up: true}, {Index: i, Name: "left", Kind: "veth", MTU: 1400, Up: true}},
-		Addresses: []Address{{Link: i, Prefix: prefix("192.0.2.5/24"), Permanent: true}, {Link: i, Prefix: prefix("198.51.100.5/24")}},
+		Links: []Link{{Index: right.Attrs().Index, Name: "right", Kind: "veth", MTU: 1400, Up: true}, {Index: i, Name: "left", Kind: "veth", MTU: 1400, Up: true}},
+		Addresses: []Address{{Link: i, Prefix: prefix("192.0.2.5/24"), Permanent: true}, {Link: i, Prefix: prefix("198.51.100.5/24")},
+			{Link: right.Attrs().Index, Prefix: prefix("2001:db8::5/64"), Permanent: true}},
 		Routes: []Route{{i, prefix("0.0.0.0/0"), netip.MustParseAddr("192.0.2.1"), FromDHCP, 7},
-			{i, prefix("192.0.2.0/24"), netip.Addr{}, FromKernel, 0}, {i, prefix("198.51.100.0/24"), netip.Addr{}, FromKernel, 0}},
+			{i, prefix("192.0.2.0/24"), netip.Addr{}, FromKernel, 0}, {i, prefix("198.51.100.0/24"), netip.Addr{}, FromKernel, 0},
+			{right.Attrs().Index, prefix("::/0"), netip.MustParseAddr("fe80::1"), FromPerson, 9}},
 		DNS: []netip.Addr{netip.MustParseAddr("192.0.2.53")},
 	}
 	options := cmp.Options{
@@ -77,7 +81,7 @@ func TestTake(t *testing.T) {
 		cmpopts.SortSlices(func(a, b Link) bool { return a.Index < b.Index }),
 		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 		cmpopts.EquateEmpty(),
-		cmpopts.IgnoreSliceElements(func(r Route) bool { return r.To.Addr().Is6() }),
+		cmpopts.IgnoreSliceElements(func(r Route) bool { return r.To.Addr().Is6() && !r.Default() }),
 	}
 	if diff := cmp.Diff(want, s, options); diff != "" {
 		t.Errorf("Take (-want +got):\n%s", diff)

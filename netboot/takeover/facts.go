@@ -31,6 +31,7 @@ type Facts struct {
 	Lockdown     string // the active mode
 	MemTotal     int64  // bytes
 	MemAvailable int64  // bytes
+	CountsReads  bool   // the kernel counts the bytes that a thread reads
 	UEFI         bool
 	Watchdogs    []string // that tick
 	Cmdline      string   // of the running kernel
@@ -72,6 +73,9 @@ func ReadFacts(root fs.FS, p Process, cards []string) Facts {
 	f.MemTotal, f.MemAvailable = memoryLine(memory, "MemTotal:"), memoryLine(memory, "MemAvailable:")
 	if _, err := fs.Stat(root, "sys/firmware/efi"); err == nil {
 		f.UEFI = true
+	}
+	if _, err := fs.Stat(root, "proc/self/io"); err == nil {
+		f.CountsReads = true
 	}
 	dogs, _ := fs.Glob(root, "sys/class/watchdog/watchdog*")
 	for _, dog := range dogs {

@@ -4,8 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"runtime"
+	"strconv"
+	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -29,12 +33,12 @@ func (l linux) Try(m Method, image []byte, cmdline string) error {
 		}
 		return explain(kexecLoad(0, nil))
 	}
-	fd, err := memfd("kernel", int64(len(image)), []piece{{0, image}})
+	kernel, err := memfd("kernel", int64(len(image)), []piece{{0, image}})
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd) // memory that goes away
-	if err := unix.KexecFileLoad(fd, 0, cmdline, fileNoInitramfs); err != nil {
+	defer kernel.release()
+	if err := unix.KexecFileLoad(kernel.fd, 0, cmdline, fileNoInitramfs); err != nil {
 		return explain(err)
 	}
 	return l.Unload()
@@ -53,17 +57,68 @@ func (l linux) Load(m Method, image []byte, initrd *ramdisk, cmdline string) err
 		}
 		return explain(kexecLoad(entry, segments))
 	}
-	kernelFD, err := memfd("kernel", int64(len(image)), []piece{{0, image}})
+	kernel, err := memfd("kernel", int64(len(image)), []piece{{0, image}})
 	if err != nil {
 		return err
 	}
-	defer unix.Close(kernelFD) // memory that goes away
-	initrdFD, err := memfd("initrd", initrd.size, initrd.pieces)
+	defer kernel.release()
+	disk, err := memfd("initrd", initrd.size, initrd.pieces)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(initrdFD) // memory that goes away
-	return explain(unix.KexecFileLoad(kernelFD, initrdFD, cmdline, 0))
+	defer disk.release()
+	stop := whenRead(int64(len(image))+initrd.size, func() { kernel.empty(); disk.empty() })
+	defer stop()
+	return explain(unix.KexecFileLoad(kernel.fd, disk.fd, cmdline, 0))
+}
+
+// whenRead calls then as soon as the kernel has read size bytes on behalf of
+// this thread, which stays the caller's until stop. The kernel reads the whole
+// of both files before it makes the segments: emptying the files in between
+// takes one copy of the image off the peak. A kernel that does not count what
+// it reads (Facts.CountsReads) keeps them until the end.
+func whenRead(size int64, then func()) (stop func()) {
+	runtime.LockOSThread()
+	name := fmt.Sprintf("/proc/self/task/%d/io", unix.Gettid())
+	began, done, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		before, ok := readBytes(name)
+		close(began)
+		if !ok {
+			return
+		}
+		tick := time.NewTicker(2 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				if now, ok := readBytes(name); ok && now-before >= size {
+					then()
+					return
+				}
+			}
+		}
+	}()
+	<-began
+	return func() { close(done); <-ended; runtime.UnlockOSThread() }
+}
+
+// readBytes is the line "rchar: N" of proc_pid_io(5).
+func readBytes(name string) (int64, bool) {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return 0, false
+	}
+	for line := range strings.Lines(string(data)) {
+		if text, ok := strings.CutPrefix(line, "rchar: "); ok {
+			n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
+			return n, err == nil
+		}
+	}
+	return 0, false
 }
 
 // Unload takes a loaded kernel back.
@@ -78,29 +133,49 @@ func (linux) Unload() error {
 	return nil
 }
 
-// memfd makes a file that is never on a disk, not even as swap: it is
-// locked while it is filled, and stays so as long as it is mapped. The mapping
-// goes with the process.
-func memfd(name string, size int64, pieces []piece) (int, error) {
+// lockedFile is a file that is never on a disk, not even as swap.
+type lockedFile struct {
+	fd     int
+	mapped []byte
+}
+
+// memfd makes one of pieces. It is locked as long as it is mapped.
+func memfd(name string, size int64, pieces []piece) (*lockedFile, error) {
 	fd, err := unix.MemfdCreate("xnode-"+name, unix.MFD_CLOEXEC)
 	if err != nil {
-		return -1, fmt.Errorf("make %s in memory: %w", name, err)
+		return nil, fmt.Errorf("make %s in memory: %w", name, err)
 	}
+	f := &lockedFile{fd: fd}
 	err = unix.Ftruncate(fd, size)
-	var mapped []byte
 	if err == nil {
-		mapped, err = unix.Mmap(fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		f.mapped, err = unix.Mmap(fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	}
 	if err == nil {
-		err = unix.Mlock(mapped)
+		err = unix.Mlock(f.mapped)
 	}
 	if err != nil {
-		return -1, fmt.Errorf("make %s of %d MiB in locked memory: %w", name, mib(size), errors.Join(err, unix.Close(fd)))
+		f.release()
+		return nil, fmt.Errorf("make %s of %d MiB in locked memory: %w", name, mib(size), err)
 	}
 	for _, p := range pieces {
-		copy(mapped[p.at:], p.data)
+		copy(f.mapped[p.at:], p.data)
 	}
-	return fd, nil
+	return f, nil
+}
+
+// empty gives the memory back. What cannot be given back now goes with the
+// process, which ends soon.
+func (f *lockedFile) empty() {
+	if f.mapped != nil {
+		_ = unix.Munmap(f.mapped) // see above
+		f.mapped = nil
+	}
+	_ = unix.Ftruncate(f.fd, 0) // see above
+}
+
+func (f *lockedFile) release() {
+	f.empty()
+	_ = unix.Close(f.fd) // memory that goes away
 }
 
 // lockedMemory returns memory that is never swapped out.

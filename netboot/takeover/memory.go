@@ -6,8 +6,9 @@ import "fmt"
 type Method string
 
 // FileLoad is kexec_file_load: the running kernel reads and, where it wants to,
-// checks the new one. SegmentLoad is kexec_load: everything is laid out here;
-// it needs a quarter of the memory, and is refused under lockdown.
+// checks the new one, and hands UEFI over by itself. SegmentLoad is kexec_load:
+// everything is laid out here; it needs half of the memory, and is
+// refused under lockdown.
 const (
 	FileLoad    Method = "kexec_file_load"
 	SegmentLoad Method = "kexec_load"
@@ -33,15 +34,21 @@ const (
 	systemFloor = 160 << 20
 )
 
-// measure knows the peaks from the sizes. kexec_file_load: the files in memory
-// (memfd), the kernel's copy of them, and the segments that it makes of the
-// copy; 3.9 times the image was measured, and never more than 4. kexec_load: the
-// segments alone, 1.0 times the image was measured; the files are pages of the
-// takeover file, which the kernel can drop.
-func measure(f Facts, image, unpacked int64) Memory {
+// measure knows the peaks from the sizes; kernel is the memory that the new
+// kernel takes to unpack itself, which is set aside in either case.
+//
+// kexec_file_load: first the files in memory (memfd) and the kernel's copy of
+// them, then that copy and the segments made of it. Where the files cannot be
+// emptied in between, all three at once. kexec_load: the segments alone; the
+// files are pages of the takeover file, which the kernel can drop.
+func measure(f Facts, image, kernel, unpacked int64) Memory {
+	copies := int64(3)
+	if f.CountsReads {
+		copies = 2
+	}
 	return Memory{
 		Image: image, Available: f.MemAvailable, Total: f.MemTotal,
-		FileLoad: 4*image + slack, Segments: image + slack,
+		FileLoad: copies*image + kernel + slack, Segments: image + kernel + slack,
 		NewSystem: image + unpacked + systemFloor,
 	}
 }

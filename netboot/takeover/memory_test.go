@@ -37,7 +37,7 @@ func TestChoose(t *testing.T) {
 		{"not to be asked", 1 << 30, both, nil, FileLoad, "not tried"},
 		{"no memory", 100 << 20, both, refuse(), "", "100 MiB are free"},
 	} {
-		m := measure(Facts{MemAvailable: tc.available}, 64<<20, 100<<20)
+		m := measure(Facts{MemAvailable: tc.available, CountsReads: true}, 64<<20, 50<<20, 100<<20)
 		got, check := choose(m, tc.methods, tc.try)
 		if got != tc.want || (check.Status == Fail) != (tc.want == "") || !strings.Contains(check.Text, tc.text) {
 			t.Errorf("%s: %q, %+v; want %q with %q", tc.name, got, check, tc.want, tc.text)
@@ -45,10 +45,29 @@ func TestChoose(t *testing.T) {
 	}
 }
 
+// TestPeaks: emptying the files while they are loaded is worth one image.
+func TestPeaks(t *testing.T) {
+	t.Parallel()
+	for counts, want := range map[bool]Memory{
+		true:  {Image: 64 << 20, FileLoad: (128 + 50 + 48) << 20, Segments: (64 + 50 + 48) << 20, NewSystem: (64 + 100 + 160) << 20},
+		false: {Image: 64 << 20, FileLoad: (192 + 50 + 48) << 20, Segments: (64 + 50 + 48) << 20, NewSystem: (64 + 100 + 160) << 20},
+	} {
+		if got := measure(Facts{CountsReads: counts}, 64<<20, 50<<20, 100<<20); got != want {
+			t.Errorf("with reads counted %t: %+v; want %+v", counts, got, want)
+		}
+	}
+	if got := initSize(testKernel()); got != 50<<20 {
+		t.Errorf("initSize = %d; want %d", got, 50<<20)
+	}
+	if got := initSize([]byte("kernel")); got != 0 {
+		t.Errorf("initSize of no kernel = %d; want 0", got)
+	}
+}
+
 func TestMemoryOfNewSystem(t *testing.T) {
 	t.Parallel()
 	for total, want := range map[int64]Status{256 << 20: Fail, 2 << 30: OK} {
-		m := measure(Facts{MemTotal: total}, 64<<20, 100<<20)
+		m := measure(Facts{MemTotal: total}, 64<<20, 50<<20, 100<<20)
 		if got := m.check(); got.Status != want {
 			t.Errorf("with %d MiB: %+v; want %s", total>>20, got, want)
 		}

@@ -86,6 +86,7 @@ func soundRoot() fstest.MapFS {
 		"proc/self/status":                         file("Name:\tx\nCapEff:\t000001ffffffffff\n"),
 		"proc/1/environ":                           file("HOME=/\x00TERM=linux\x00"),
 		"proc/1/cgroup":                            file("0::/init.scope\n"),
+		"proc/self/io":                             file("rchar: 0\n"),
 		"proc/sys/kernel/kexec_load_disabled":      file("0\n"),
 		"proc/meminfo":                             file("MemTotal:        2048 kB\nMemFree: 1 kB\nMemAvailable:    1024 kB\n"),
 		"proc/cmdline":                             file("root=/dev/vda1 console=ttyS1,9600\n"),
@@ -110,7 +111,7 @@ func TestReadFacts(t *testing.T) {
 	got := ReadFacts(soundRoot(), Process{Machine: "x86_64"}, []string{"eth0", "lo", "none"})
 	want := Facts{
 		Process: Process{Machine: "x86_64"}, SysBoot: true, KexecLoaded: "0", LoadDisabled: "0", Lockdown: "none",
-		MemTotal: 2 << 20, MemAvailable: 1 << 20, UEFI: true, Watchdogs: []string{"watchdog0"}, Cmdline: "root=/dev/vda1 console=ttyS1,9600",
+		MemTotal: 2 << 20, MemAvailable: 1 << 20, CountsReads: true, UEFI: true, Watchdogs: []string{"watchdog0"}, Cmdline: "root=/dev/vda1 console=ttyS1,9600",
 		Cards: []Card{{"eth0", []Device{{"virtio:d00000001v00001AF4", "virtio_net", true},
 			{"pci:v00001AF4d00001000sv00001AF4sd00000001bc02sc00i00", "", false}}}, {Name: "lo"}, {Name: "none"}},
 	}

@@ -29,9 +29,11 @@ func testKernel() []byte {
 }
 
 func testMap() machineMap {
-	return machineMap{params: bytes.Repeat([]byte{0xee}, pageSize), rsdp: 0x7fb7e014, ranges: []memoryRange{
+	m := machineMap{params: bytes.Repeat([]byte{0xee}, pageSize), rsdp: 0x7fb7e014, ranges: []memoryRange{
 		{0, 0x9fc00, usable}, {0x9fc00, 0xa0000, 2}, {1 << 20, 1000 << 20, usable}, {1000 << 20, 1001 << 20, 3}, {4 << 30, 8 << 30, usable},
 	}}
+	m.free = freeRanges(fstest.MapFS{}, m.ranges)
+	return m
 }
 
 func TestLayOut(t *testing.T) {
@@ -49,7 +51,7 @@ func TestLayOut(t *testing.T) {
 		got = append(got, place{s.address, s.size, uint64(len(s.data))})
 	}
 	top := uint64(1000 << 20)
-	want := []place{{16 << 20, 12288, 10000}, {top - 6*pageSize, 3 * pageSize, 3 * pageSize}, {top - 3*pageSize, 2 * pageSize, 5000}, {top - pageSize, pageSize, 4096}}
+	want := []place{{16 << 20, 50 << 20, 10000}, {top - 6*pageSize, 3 * pageSize, 3 * pageSize}, {top - 3*pageSize, 2 * pageSize, 5000}, {top - pageSize, pageSize, 4096}}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(place{})); diff != "" {
 		t.Errorf("segments (-want +got):\n%s", diff)
 	}
@@ -69,6 +71,9 @@ func TestLayOut(t *testing.T) {
 		{"rsdp", le.Uint64(page[offRSDP:]), 0x7fb7e014},
 		{"setup data", le.Uint64(page[offSetupData:]), 0},
 		{"efi", le.Uint64(page[offEFI:]), 0},
+		{"initrd of the old system above 4 GiB", le.Uint64(page[offExtended:]), 0},
+		{"its command line there", uint64(le.Uint32(page[offExtended+8:])), 0},
+		{"sentinel", uint64(page[offSentinel]), 0},
 		{"ranges", uint64(page[offE820Count]), 5},
 		{"second range", le.Uint64(page[offE820+20:]), 0x9fc00},
 		{"its size", le.Uint64(page[offE820+28:]), 0x400},
@@ -90,7 +95,7 @@ func TestLayOutRefuses(t *testing.T) {
 	disk := &ramdisk{}
 	disk.add(make([]byte, 100<<20))
 	small := testMap()
-	small.ranges = []memoryRange{{1 << 20, 128 << 20, usable}}
+	small.free = []memoryRange{{1 << 20, 128 << 20, usable}}
 	old := testKernel()
 	le.PutUint16(old[offXLoad:], 0)
 	for _, tc := range []struct {
@@ -109,30 +114,6 @@ func TestLayOutRefuses(t *testing.T) {
 		if _, _, err := layOut(tc.image, disk, tc.cmdline, tc.m); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v; want %q", tc.name, err, tc.want)
 		}
-	}
-}
-
-func TestReadMachineMap(t *testing.T) {
-	t.Parallel()
-	root := fstest.MapFS{
-		"sys/firmware/memmap/10/start": file("0x100000\n"), "sys/firmware/memmap/10/end": file("0x1fffff\n"), "sys/firmware/memmap/10/type": file("System RAM\n"),
-		"sys/firmware/memmap/9/start": file("0x0\n"), "sys/firmware/memmap/9/end": file("0xfff\n"), "sys/firmware/memmap/9/type": file("Reserved\n"),
-		"sys/firmware/efi/systab": file("ACPI20=0x7fb7e014\nACPI=0x7fb7e000\n"),
-	}
-	got, err := readMachineMap(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := machineMap{ranges: []memoryRange{{0, 0x1000, 2}, {0x100000, 0x200000, usable}}, rsdp: 0x7fb7e014}
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(machineMap{}, memoryRange{})); diff != "" {
-		t.Errorf("readMachineMap (-want +got):\n%s", diff)
-	}
-	root["sys/firmware/memmap/9/end"] = file("junk")
-	if _, err := readMachineMap(root); err == nil {
-		t.Error("a broken memory map was taken")
-	}
-	if _, err := readMachineMap(fstest.MapFS{}); err == nil {
-		t.Error("a missing memory map was taken")
 	}
 }
 

@@ -94,7 +94,7 @@ func prepare(ctx context.Context, src Source, opt Options, k kernel, lock func(s
 	if p.plan.initrd == nil {
 		return p.plan, nil
 	}
-	v.Memory = measure(facts, p.plan.initrd.size+int64(len(src.Kernel)), in.unpacked+int64(len(src.Payload)))
+	v.Memory = measure(facts, p.plan.initrd.size+int64(len(src.Kernel)), initSize(src.Kernel), in.unpacked+int64(len(src.Payload)))
 	v.add(v.Memory.check())
 	if v.failed() {
 		return p.plan, nil // a trial would say less than what is known already

@@ -90,12 +90,13 @@ type fakeKernel struct {
 	refuse  map[Method]error // on Try
 	broken  map[Method]error // on Load
 	loaded  Method
+	tried   int
 	unloads int
 	initrd  []byte
 	cmdline string
 }
 
-func (k *fakeKernel) Try(m Method, _ []byte, _ string) error { return k.refuse[m] }
+func (k *fakeKernel) Try(m Method, _ []byte, _ string) error { k.tried++; return k.refuse[m] }
 
 func (k *fakeKernel) Load(m Method, _ []byte, initrd *ramdisk, cmdline string) error {
 	if err := k.broken[m]; err != nil {
