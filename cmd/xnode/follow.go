@@ -21,6 +21,7 @@ import (
 	"xnodeos.org/agent/follow"
 	"xnodeos.org/agent/follower"
 	"xnodeos.org/agent/history"
+	"xnodeos.org/agent/journal"
 	"xnodeos.org/agent/repo"
 	"xnodeos.org/agent/statusapi"
 	"xnodeos.org/agent/units"
@@ -248,20 +249,8 @@ func (l layout) applierChanged() string {
 
 // kept reads what the applier kept for after a boot.
 func (l layout) kept() (follower.Kept, error) {
-	var k follower.Kept
-	record, err := os.ReadFile(l.state("applier/last-good/record.txt"))
-	if err != nil {
-		return k, err
-	}
-	k.Record = strings.TrimSuffix(string(record), "\n")
-	if k.Release, err = os.ReadFile(l.state("applier/last-good/release.json")); err != nil {
-		return k, err
-	}
-	k.Nodes, err = os.ReadFile(l.state("applier/last-good/nodes.json"))
-	if errors.Is(err, os.ErrNotExist) {
-		err = nil
-	}
-	return k, err
+	in, _, err := journal.OpenReleases(l.state("applier")).LastGood()
+	return follower.Kept{Record: in.Record, Release: in.Release, Nodes: in.Nodes}, err
 }
 
 // history reads what the applier wrote, the newest first.

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"xnodeos.org/agent/journal"
 	"xnodeos.org/internal/announce"
 	"xnodeos.org/internal/sshsign"
 	"xnodeos.org/internal/trust"
@@ -72,12 +73,12 @@ func (l layout) class(configured string) string {
 	return configured
 }
 
-// trust reads what counts now: the keys of the node config (else of the system)
-// and every trust.json that the applier has verified or that came with them.
-func (l layout) trust() (*trust.State, error) {
-	embedded, bundles, err := readTrust(l.node("trust"))
+// embedded reads the trust that the node was started with: the keys of the node
+// config, else of the system, and the trust.json that came with them.
+func (l layout) embedded() (*trust.State, error) {
+	state, bundles, err := readTrust(l.node("trust"))
 	if errors.Is(err, fs.ErrNotExist) {
-		embedded, bundles, err = readTrust(l.etc("trust"))
+		state, bundles, err = readTrust(l.etc("trust"))
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("nobody is trusted: neither %s nor %s exists; a node config brings it",
@@ -86,16 +87,25 @@ func (l layout) trust() (*trust.State, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read trust: %w", err)
 	}
-	kept, err := filepath.Glob(l.state("applier/trust", "*"))
+	current, refused := trust.Current(state, bundles...)
+	if len(refused) > 0 {
+		return nil, fmt.Errorf("trust.json of the node config: %w", errors.Join(refused...))
+	}
+	return current, nil
+}
+
+// trust reads what counts now: the embedded trust, and every trust.json that
+// the applier has verified.
+func (l layout) trust() (*trust.State, error) {
+	embedded, err := l.embedded()
+	if err != nil {
+		return nil, err
+	}
+	chain, err := journal.OpenMemory(l.state("applier")).Trust()
 	if err != nil {
 		return nil, fmt.Errorf("read trust: %w", err)
 	}
-	for _, folder := range kept {
-		if bundle, err := readBundle(folder); err == nil {
-			bundles = append(bundles, bundle)
-		}
-	}
-	state, _ := trust.Current(embedded, bundles...) // what does not count was told when it came
+	state, _ := trust.Current(embedded, chain...) // what does not count was told when it came
 	return state, nil
 }
 

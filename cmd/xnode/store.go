@@ -14,6 +14,7 @@ import (
 
 	"xnodeos.org/agent"
 	"xnodeos.org/agent/follower"
+	"xnodeos.org/agent/journal"
 	"xnodeos.org/internal/nix"
 	"xnodeos.org/internal/nix/cache"
 	"xnodeos.org/internal/nix/daemon"
@@ -115,14 +116,22 @@ func (s *store) options(target agent.Target, urls []string) (substitute.Options,
 // go back to.
 func (s *store) prune(candidate *nix.ClosureList) error {
 	keep := []*nix.ClosureList{candidate}
-	data, err := os.ReadFile(s.at.state("applier/last-good/closure"))
+	_, closure, err := journal.OpenReleases(s.at.state("applier")).LastGood()
 	switch {
 	case err == nil:
-		list, err := nix.ParseClosureList(data)
+		digest, err := nix.ParseHash(closure)
 		if err != nil {
+			return fmt.Errorf("last-good's closure: %w", err)
+		}
+		data, err := os.ReadFile(s.at.state("cache", cache.ListName(digest)))
+		if err == nil {
+			var list *nix.ClosureList
+			list, err = nix.ParseClosureList(data)
+			keep = append(keep, list)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("last-good's closure list: %w", err)
 		}
-		keep = append(keep, list)
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
