@@ -30,8 +30,7 @@ var needed = []need{
 // theirs helps to reach a payload, and each is a way to hang.
 //
 // Left out on purpose: Fibre Channel, iSCSI and InfiniBand (the first stage
-// reads local media and HTTP), switch chips, PCMCIA, and ext4 (nothing that
-// the first stage mounts today is ext4).
+// reads local media and HTTP), switch chips and PCMCIA.
 var folders = []string{
 	"drivers/ata/", "!drivers/ata/pata_legacy", "!drivers/ata/pata_pcmcia",
 	"drivers/scsi/",
@@ -60,7 +59,7 @@ var modules = []string{
 	// Disks and media.
 	"virtio_blk", "nvme", "xen_blkfront", "loop", "sd_mod", "sr_mod", "cdrom", "mtip32xx", "dm_mod", "dm_verity",
 	// File systems.
-	"overlay", "squashfs", "isofs", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "nls_utf8", "efivarfs",
+	"overlay", "squashfs", "isofs", "ext4", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "nls_utf8", "efivarfs",
 	// Network.
 	"virtio_net", "xen_netfront", "bonding", "8021q", "ipv6", "af_packet", "unix",
 	"usbnet", "cdc_ether", "cdc_ncm", "cdc_eem", "rndis_host", "asix", "ax88179_178a", "aqc111", "r8152", "r8153_ecm",
