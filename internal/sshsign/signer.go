@@ -132,3 +132,16 @@ func fromPrivate(raw any, origin string) (*Signer, error) {
 		return signer.Sign(rand.Reader, data)
 	}}, nil
 }
+
+// Sign signs with the new key as Signer.Sign does.
+func (p *KeyPair) Sign(ctx context.Context, namespace string, message []byte) ([]byte, error) {
+	raw, err := ssh.ParseRawPrivateKey(p.secret)
+	if err != nil {
+		return nil, errors.New("BUG: a new key cannot be read")
+	}
+	s, err := fromPrivate(raw, "a new key")
+	if err != nil {
+		return nil, err
+	}
+	return s.Sign(ctx, namespace, message)
+}
