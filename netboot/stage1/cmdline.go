@@ -116,9 +116,11 @@ type Options struct {
 	Panic time.Duration
 	// Debug asks for more lines, and for a dump of the state instead of a reboot.
 	Debug bool
-	// Blocks asks for the kernel to check each block of the payload as it is
-	// read, instead of the whole before it is used.
-	Blocks bool
+	// Whole asks for all of the payload to be checked before it is used, even
+	// where the kernel could check each block as it is read.
+	Whole bool
+	// State is the disk of XNODE-STATE; zero if the line names none.
+	State nodeconfig.StateDisk
 	// Payload are the mirrors of xnode.payload=, in their order.
 	Payload []fetch.Mirror
 	// Network holds dracut's words as they were written: ip=, nameserver=, ...
@@ -173,8 +175,14 @@ func (o *Options) take(w Word) string {
 		if w.Value != "whole" && w.Value != "blocks" {
 			return fmt.Sprintf("xnode.verify=%q ignored: allowed are whole and blocks", w.Value)
 		}
-		o.Blocks = w.Value == "blocks"
-	case "xnode.record", "xnode.state", "xnode.install":
+		o.Whole = w.Value == "whole"
+	case "xnode.state":
+		disk, err := nodeconfig.ParseState(w.Value)
+		if err != nil {
+			return fmt.Sprintf("xnode.state= ignored: %v", err)
+		}
+		o.State = disk
+	case "xnode.record", "xnode.install":
 		return fmt.Sprintf("%s= ignored: this first stage does not know it yet", w.Key)
 	case "XNODE_UUID":
 		o.Upstream.UUID = w.Value

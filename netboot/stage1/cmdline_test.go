@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"xnodeos.org/internal/nodeconfig"
 )
 
 func TestParseCmdline(t *testing.T) {
@@ -78,10 +80,11 @@ func FuzzParseCmdline(f *testing.F) {
 func TestParseOptions(t *testing.T) {
 	t.Parallel()
 	line := `console=ttyS0 xnode.manifest=sha256:ab xnode.panic=5 xnode.debug ip=dhcp nameserver=9.9.9.9 vlan=a:b ` +
-		`XNODE_UUID=u-1 XNODE_ACCESS_TOKEN=hush XNODE_CONFIG_REMOTE="https://h/p q"`
+		`xnode.verify=whole xnode.state=new:/dev/vda XNODE_UUID=u-1 XNODE_ACCESS_TOKEN=hush XNODE_CONFIG_REMOTE="https://h/p q"`
 	got, notes := ParseOptions(ParseCmdline(line))
 	want := Options{
 		Manifest: "sha256:ab", Panic: 5 * time.Second, Debug: true,
+		Whole: true, State: nodeconfig.StateDisk{Name: "/dev/vda", New: true},
 		Network:  []string{"ip=dhcp", "nameserver=9.9.9.9", "vlan=a:b"},
 		Upstream: Upstream{UUID: "u-1", AccessToken: "hush", ConfigRemote: "https://h/p q"},
 	}
@@ -103,6 +106,9 @@ func TestParseOptionsNotes(t *testing.T) {
 		{"xnode.panic=99999999", "0 to 86400 seconds"},
 		{"xnode.panic=-1", "0 to 86400 seconds"},
 		{"xnode.payload=ftp://h/", "want http://"},
+		{"xnode.state=", "names no disk"},
+		{"xnode.state=a,b", "want a disk like vda"},
+		{"xnode.verify=no", "allowed are whole and blocks"},
 		{"xnode.manifst=sha256:ab", "no such word"},
 	}
 	for _, tt := range tests {

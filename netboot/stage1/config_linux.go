@@ -27,31 +27,38 @@ func (b broughtConfig) with(volume *nodeconfig.Config) (*nodeconfig.Config, []st
 }
 
 // startConfig looks for XNODE-CFG, merges the node config and starts the network
-// by it, all beside the search for the payload.
-func (s *stage) startConfig(ctx context.Context, brought broughtConfig) <-chan settings {
-	done := make(chan settings, 1)
+// by it, all beside the search for the payload. A volume that hangs is given up:
+// neither the network nor the servers of a payload wait for it.
+func (s *stage) startConfig(ctx context.Context, brought broughtConfig) {
 	s.background("read node config", func() {
-		var set settings
-		err := guard(func() error {
-			volume, notes := s.configVolume(ctx)
-			merged, more := brought.with(volume)
-			set = s.settle(merged)
-			s.note(slices.Concat(notes, more)...)
-			return nil
-		})
+		volume, notes, err := bounded(configWait+configRead, func() (*nodeconfig.Config, []string) { return s.configVolume(ctx) })
 		if err != nil {
-			s.note(err.Error())
-			merged, _ := brought.with(nil)
-			set = s.settle(merged)
+			notes = []string{fmt.Sprintf("the volume %s is ignored: %v", nodeconfig.VolumeLabel, err)}
 		}
-		done <- set
-		s.networks <- set.network
+		merged, more := brought.with(volume)
+		s.note(slices.Concat(notes, more)...)
+		s.set = s.settle(merged)
+		close(s.settled)
 		if err := s.modules.Load("af_packet"); err != nil {
 			s.con.Debugf("%v", err)
 		}
-		set.network.Run(ctx, s.devices.Changed)
+		s.set.network.Run(ctx, s.devices.Changed)
 	})
-	return done
+}
+
+// awaitConfig waits for startConfig, which has bounds of its own; should it have
+// died, the node comes up with what the image brought.
+func (s *stage) awaitConfig(brought broughtConfig) settings {
+	timer := time.NewTimer(2 * (configWait + configRead))
+	defer timer.Stop()
+	select {
+	case <-s.settled:
+		return s.set
+	case <-timer.C:
+		s.note("reading the node config did not end; only what the image brought is used")
+		merged, _ := brought.with(nil)
+		return s.settle(merged)
+	}
 }
 
 // settle plans the network by a node config.
@@ -62,21 +69,6 @@ func (s *stage) settle(config *nodeconfig.Config) settings {
 		config:  withHostname(config, plan, len(s.options.Network) > 0),
 		plan:    plan,
 		network: NewNetwork(kernelNet{}, plan, uptime, s.con),
-	}
-}
-
-// awaitConfig takes what startConfig came to. A volume that hangs is given up:
-// the node then comes up with what the image brought.
-func (s *stage) awaitConfig(done <-chan settings, brought broughtConfig) settings {
-	timer := time.NewTimer(configWait + configRead)
-	defer timer.Stop()
-	select {
-	case set := <-done:
-		return set
-	case <-timer.C:
-		s.note("the volume " + nodeconfig.VolumeLabel + " does not answer and is ignored")
-		merged, _ := brought.with(nil)
-		return s.settle(merged)
 	}
 }
 

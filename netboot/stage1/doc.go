@@ -8,9 +8,9 @@
 // line names or a key of the node config signed, builds the new root, leaves
 // the node config and the network to the system below /run, and hands over.
 //
-// It does not decide what a node runs, does not write to any disk, and has no
-// shell: what goes wrong is said on the console with step, cause and remedy, and
-// after a bounded time the machine starts again.
+// It does not decide what a node runs, writes to no disk but the one that was
+// named for XNODE-STATE, and has no shell: what goes wrong is said on the console
+// with step, cause and remedy, and after a bounded time the machine starts again.
 //
 // What a function decides is kept apart from what it does to the machine: the
 // plans (command line, devices, network, mounts, leaves) are pure and read a
@@ -18,5 +18,5 @@
 //
 // Two invariants: PID 1 never waits without a bound (xnode.debug is the one
 // exception, and only after a failure), and no byte of the payload reaches the
-// system before all of it was checked.
+// system that was not checked, before or while it was read.
 package stage1

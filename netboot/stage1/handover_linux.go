@@ -51,6 +51,14 @@ func buildRoot(modules *Modules, path string, tree *manifest.Verity) error {
 	return nil
 }
 
+// dropRoot takes a new root away that cannot be used. What still holds on to it
+// goes when it can.
+func dropRoot() {
+	_ = unix.Unmount(newRoot, unix.MNT_DETACH)
+	_ = unix.Unmount(mediumDir, unix.MNT_DETACH)
+	removeVerity()
+}
+
 // switchRoot makes the new root the root of PID 1 and gives the memory of the
 // old one back. Until it returns /proc may be missing: nothing on the way reads
 // it.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -26,7 +27,12 @@ type ramFile interface {
 
 // httpSource is the payload on mirrors.
 type httpSource struct {
+	// mirrors are those that are known from the start; more waits until all are.
 	mirrors []fetch.Mirror
+	more    func(ctx context.Context) []fetch.Mirror
+	// floor waits until the lowest sequence is known that may be taken by a
+	// signature; a manifest whose hash is named is taken as it is.
+	floor   func() uint32
 	check   fetch.Check
 	options fetch.Options
 	watch   *Stopwatch
@@ -61,11 +67,23 @@ func (h *httpSource) become(state httpState) {
 }
 
 func (h *httpSource) Next(ctx context.Context, _ func(string, error)) (*Candidate, error) {
-	if len(h.mirrors) == 0 || h.asked {
+	if h.asked {
 		return nil, errNoMore
 	}
 	h.asked = true
-	h.become(httpOffline)
+	if h.named() {
+		h.become(httpOffline)
+	}
+	mirrors := h.more(ctx)
+	if len(mirrors) == 0 {
+		return nil, errors.Join(errNoMore, ctx.Err())
+	}
+	h.mu.Lock()
+	h.mirrors, h.state = mirrors, httpOffline
+	h.mu.Unlock()
+	if floor := h.floor(); h.check.NeedsSignature() {
+		h.check.Floor = floor
+	}
 	if err := h.waitOnline(ctx); err != nil {
 		return nil, err
 	}
@@ -132,7 +150,13 @@ func (h *httpSource) names() string {
 // isNamed says whether somebody named servers for the payload.
 func isNamed(source payloadSource) bool {
 	h, ok := source.(*httpSource)
-	return ok && len(h.mirrors) > 0
+	return ok && h.named()
+}
+
+func (h *httpSource) named() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.mirrors) > 0
 }
 
 // Busy says that the source has bounds of its own under way.
@@ -171,15 +195,25 @@ func (m Memory) CheckPayload(size int64) error {
 // parsePayloadWords reads xnode.payload= words. One that is no URL becomes a
 // note: another may be one, or a medium is there.
 func parsePayloadWords(words []string) ([]fetch.Mirror, []string) {
-	var mirrors []fetch.Mirror
+	return parseMirrors("xnode.payload=", nil, words)
+}
+
+// addMirrors adds the URLs of the node config's file payload.
+func addMirrors(mirrors []fetch.Mirror, urls []string) ([]fetch.Mirror, []string) {
+	return parseMirrors("payload of the node config ", mirrors, urls)
+}
+
+func parseMirrors(from string, known []fetch.Mirror, urls []string) ([]fetch.Mirror, []string) {
+	mirrors := slices.Clone(known)
 	var notes []string
-	for _, w := range words {
-		m, err := fetch.ParseMirror(w)
+	for _, u := range urls {
+		m, err := fetch.ParseMirror(u)
 		switch {
 		case err != nil:
-			notes = append(notes, fmt.Sprintf("xnode.payload= ignored: %v", err))
+			notes = append(notes, fmt.Sprintf("%signored: %v", from, err))
+		case slices.Contains(known, m):
 		case len(mirrors) == fetch.MaxMirrors:
-			notes = append(notes, fmt.Sprintf("xnode.payload=%s ignored: %d mirrors are allowed", w, fetch.MaxMirrors))
+			notes = append(notes, fmt.Sprintf("%s%s ignored: %d mirrors are allowed", from, u, fetch.MaxMirrors))
 		default:
 			mirrors = append(mirrors, m)
 		}

@@ -46,6 +46,8 @@ func (s *stage) wanted(config *nodeconfig.Config) (wantedManifest, error) {
 func (s *stage) httpSource(want wantedManifest) *httpSource {
 	return &httpSource{
 		mirrors: s.options.Payload,
+		more:    s.mirrors,
+		floor:   s.sequenceFloor,
 		check:   want.Check,
 		options: fetch.Options{Client: fetch.NewClient(s.clientOptions()), Clock: uptime},
 		watch:   s.watch, con: s.con,
@@ -69,14 +71,22 @@ func (s *stage) clientOptions() fetch.ClientOptions {
 	return o
 }
 
+// mirrors are those of the command line, then those of the node config, which
+// may lie on a volume.
+func (s *stage) mirrors(ctx context.Context) []fetch.Mirror {
+	select {
+	case <-s.settled:
+	case <-ctx.Done():
+		return nil
+	}
+	mirrors, notes := addMirrors(s.options.Payload, s.set.config.Payload())
+	s.note(notes...)
+	return mirrors
+}
+
 // online waits for an address, and lets names be looked up by what came with it.
 func (s *stage) online(ctx context.Context) error {
-	var network *Network
-	select {
-	case network = <-s.networks:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	network := s.set.network
 	for {
 		changed := network.Changed.C()
 		if results := network.Results(); hasLease(results) {

@@ -46,6 +46,8 @@ func httpFrom(t *testing.T, want wantedManifest, urls ...string) (*httpSource, *
 	return &httpSource{
 		mirrors: mirrors, check: want.Check, watch: NewStopwatch(clock), con: NewConsole(clock),
 		options: fetch.Options{Client: client, Clock: clock, GiveUp: 5 * time.Second, StallTimeout: time.Second},
+		more:    func(context.Context) []fetch.Mirror { return mirrors },
+		floor:   func() uint32 { return 0 },
 		online:  func(context.Context) error { return nil },
 		room: func(size int64) (ramFile, error) {
 			f, err := os.Create(filepath.Join(t.TempDir(), fetch.PayloadName))

@@ -26,6 +26,8 @@ type BootRecord struct {
 	Time     int64         `json:"time"`
 	Seconds  BootSeconds   `json:"seconds"`
 	Network  []BootNetwork `json:"network"`
+	State    BootState     `json:"state"`
+	NodeKey  string        `json:"node_key"` // its fingerprint, "SHA256:..."
 	Upstream *BootUpstream `json:"upstream,omitempty"`
 	Notes    []string      `json:"notes"`
 }
@@ -50,6 +52,27 @@ type BootNetwork struct {
 	Gateway string `json:"gateway,omitempty"`
 	From    string `json:"from"` // "dhcp" or "static"
 }
+
+// BootState is what became of XNODE-STATE. Disk is the name that was asked for,
+// Partition the device that was found, both "" where there was none.
+type BootState struct {
+	Disk      string      `json:"disk"`
+	Partition string      `json:"partition"`
+	Result    StateResult `json:"result"`
+	Reason    string      `json:"reason"` // why it is ignored
+}
+
+// StateResult says whether a node keeps anything.
+type StateResult string
+
+// The results: nothing was asked for; a new one, an old one; something is wrong
+// with it, and the node goes on without.
+const (
+	StateNone    StateResult = "none"
+	StateMade    StateResult = "made"
+	StateOpened  StateResult = "opened"
+	StateIgnored StateResult = "ignored"
+)
 
 // BootUpstream is what Xnode's provisioning said, without the access token: that
 // lies beside, in upstream/access-token, for root only.

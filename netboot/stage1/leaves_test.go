@@ -2,7 +2,6 @@ package stage1
 
 import (
 	"bytes"
-	"encoding/json"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"xnodeos.org/internal/nodeconfig"
+	"xnodeos.org/internal/testkit"
 )
 
 func TestLeaves(t *testing.T) {
@@ -32,9 +32,12 @@ func TestLeaves(t *testing.T) {
 	options := ParseCmdline("XNODE_UUID=u-1 XNODE_ACCESS_TOKEN=hush XNODE_CONFIG_REMOTE=https://h/p")
 	o, _ := ParseOptions(options)
 	record, err := recordLeaf(BootRecord{
-		V: 1, Manifest: "sha256:ab", System: "/nix/store/x", Label: "pocket-1", Medium: "cd /dev/sr0", Sequence: 7, Time: 9,
+		V: 1, Manifest: "sha256:7c0b36ddd2a1c4a2a1a6d2e1f0d5f8f6a6a3b4a9d3a0a6c2f1a4d6a7d9c6e1b2",
+		System: "/nix/store/z5k8yz3aq3l2i7v4i3p4v8f0d2p1wzsx-xnodeos-pocket-1", Label: "pocket-1", Medium: "cd /dev/sr0", Sequence: 7, Time: 1795180800,
 		Seconds: secondsOf(Times{Total: 3500 * time.Millisecond, Modules: time.Second, Rest: 2500 * time.Millisecond}),
 		Network: networkOf(results), Upstream: upstreamOf(o.Upstream), Notes: []string{},
+		State:   BootState{Disk: "serial:S6PXNJ0R123456", Partition: "/dev/nvme0n1p1", Result: StateOpened},
+		NodeKey: "SHA256:WQ+UhGdgvzGxb2s9e3k0X4r7yLqkO9R6fC1mZp5tJdE",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -86,19 +89,8 @@ func checkRecord(t *testing.T, name string) {
 	if strings.Contains(string(data), "hush") {
 		t.Errorf("the boot record shows the access token: %s", data)
 	}
-	var got, want any
-	if err := json.Unmarshal(data, &got); err != nil {
-		t.Fatal(err)
-	}
-	const text = `{"v":1,"manifest":"sha256:ab","system":"/nix/store/x","label":"pocket-1","medium":"cd /dev/sr0","sequence":7,"time":9,
-		"seconds":{"total":3.5,"modules":1,"dhcp":0,"fetch":0,"verify":0,"prepare_root":0,"rest":2.5,"devices":0},
-		"network":[{"mac":"52:54:00:00:00:02","address":"10.0.2.15/24","gateway":"10.0.2.2","from":"dhcp"}],
-		"upstream":{"uuid":"u-1","config_remote":"https://h/p"},"notes":[]}`
-	if err := json.Unmarshal([]byte(text), &want); err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("boot.json, -want +got:\n%s", diff)
+	if diff := cmp.Diff(testkit.FormatsExample(t, "boot.json"), string(data)); diff != "" {
+		t.Errorf("docs/formats.md, boot.json (-page +got):\n%s", diff)
 	}
 }
 

@@ -21,6 +21,15 @@ func uptime() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
+// wallClock is the kernel's idea of the time, in seconds since 1970.
+func wallClock() int64 {
+	var now unix.Timeval
+	if err := unix.Gettimeofday(&now); err != nil {
+		return 0
+	}
+	return max(now.Sec, 0)
+}
+
 // raiseClock sets the clock to at least floor, in seconds since 1970: a machine
 // without a battery starts in the past, where no certificate is valid yet.
 func raiseClock(floor int64) (raised bool, err error) {

@@ -74,6 +74,9 @@ const (
 	// afterFailure is what media still have when what was asked for by name
 	// has failed for good.
 	afterFailure = 20 * time.Second
+	// afterBad is the same when every medium that is there was found bad, and
+	// nothing else was asked for: longer than any stick has been seen to take.
+	afterBad = 20 * time.Second
 	// askEnd bounds the end of the sources that lost: one may hang in a drive.
 	askEnd = time.Second
 )
@@ -84,8 +87,11 @@ type search struct {
 	watch   *Stopwatch
 	con     *Console
 	limit   time.Duration // without a candidate
+	// settled says whether all devices seem to be there and were looked at; nil
+	// means that nobody can tell.
+	settled func() bool
 	// blocks says whether the kernel will check each block as it is read; nil
-	// means that it cannot.
+	// means that it is not asked.
 	blocks func() error
 
 	rejected []string
@@ -118,9 +124,8 @@ func (s *search) run(ctx context.Context) (*Candidate, error) {
 	waited := s.watch.Begin(PhaseDevices)
 	defer func() { waited() }()
 	open := len(s.sources)
-	limit := s.limit
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
+	wait := newPatience(s.limit)
+	defer wait.stop()
 	for open > 0 {
 		select {
 		case o := <-offers:
@@ -133,26 +138,30 @@ func (s *search) run(ctx context.Context) (*Candidate, error) {
 			s.reject(fmt.Sprintf("%s: %v", o.candidate.Medium, err))
 			o.candidate.release()
 			close(o.done)
-			timer.Reset(limit)
+			wait.judged()
 		case o := <-ready:
 			return o.candidate, nil
 		case text := <-rejects:
 			s.reject(text)
+			wait.rejected()
 		case err := <-ended:
 			open--
 			if err != nil && !errors.Is(err, errNoMore) {
 				s.reject(err.Error())
 			}
 			if errors.Is(err, errNamed) {
-				limit = min(limit, afterFailure)
-				timer.Reset(limit)
+				wait.shorten(afterFailure)
 			}
-		case <-timer.C:
-			if s.busy() {
-				timer.Reset(busyLook)
-				continue
+		case <-wait.bad.C:
+			if !s.mayStillCome() {
+				return nil, s.failed(fmt.Errorf("every medium that is there is bad, and no other came in %.0f s", afterBad.Seconds()))
 			}
-			return nil, s.failed(fmt.Errorf("none found in %.0f s", limit.Seconds()))
+			wait.bad.Reset(busyLook)
+		case <-wait.timer.C:
+			if !s.busy() {
+				return nil, s.failed(fmt.Errorf("none found in %.0f s", wait.limit.Seconds()))
+			}
+			wait.timer.Reset(busyLook)
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -185,6 +194,12 @@ func (s *search) busy() bool {
 		}
 	}
 	return false
+}
+
+// mayStillCome says whether waiting makes sense although all that is there is
+// bad: devices are still coming up, or servers are asked.
+func (s *search) mayStillCome() bool {
+	return s.settled == nil || !s.settled() || s.busy() || slices.ContainsFunc(s.sources, isNamed)
 }
 
 // ask hands on what one source offers, one candidate at a time; what is checked
@@ -245,18 +260,21 @@ func (s *search) failed(cause error) error {
 // final.
 //
 // Where the kernel can check blocks, only the length is looked at here: what is
-// used is read once, and checked then.
+// used is read once, and checked then. Where it cannot, that is said.
 func (s *search) verify(ctx context.Context, c *Candidate) error {
 	defer s.watch.Begin(PhaseVerify)()
 	mb := float64(c.Manifest.Payload.Size) / 1e6
-	if c.Manifest.Payload.Verity != nil && s.blocks != nil {
-		err := s.blocks()
+	if s.blocks != nil {
+		err := errNoTree
+		if c.Manifest.Payload.Verity != nil {
+			err = s.blocks()
+		}
 		if err == nil {
 			c.Blocks = true
 			s.con.Sayf("found %s on %s, each block of %.1f MB is checked when it is read", c.Manifest.Label, c.Medium, mb)
 			return checkFileSize(c)
 		}
-		s.con.Sayf("the kernel cannot check blocks, so the whole payload is read first: %v", err)
+		s.con.Sayf("blocks cannot be checked as they are read, so the whole payload is read first: %v", err)
 	}
 	s.con.Sayf("found %s on %s, checking %.1f MB", c.Manifest.Label, c.Medium, mb)
 	for try := 0; ; try++ {
@@ -277,6 +295,9 @@ func isFinal(err error) bool {
 	return errors.As(err, &chunk) || errors.As(err, &size) || errors.As(err, &digest) ||
 		errors.Is(err, errStalled) || errors.Is(err, errCutOff)
 }
+
+// errNoTree is why blocks of an older payload cannot be checked.
+var errNoTree = errors.New("its manifest has no hash tree")
 
 var (
 	errStalled = errors.New("the medium gave no byte")

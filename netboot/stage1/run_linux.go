@@ -3,6 +3,7 @@ package stage1
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"xnodeos.org/internal/kmod"
 	"xnodeos.org/internal/manifest"
 	"xnodeos.org/internal/nodeconfig"
+	"xnodeos.org/netboot/stage1/state"
 )
 
 // Bounds of the waits on the main path. None of them is reached on a machine
@@ -47,8 +49,15 @@ type stage struct {
 	modules *Modules
 	devices *Devices
 	volumes *Volumes
-	// networks gets the network as soon as the node config is settled.
-	networks chan *Network
+	// settled is closed when set, the node config, is final.
+	settled chan struct{}
+	set     settings
+	// opened is closed when state is final.
+	opened chan struct{}
+	state  openState
+	// early says that the state was asked for by what came with the image, so
+	// that the search for a payload waits for its floors.
+	early bool
 
 	stop context.CancelFunc // ends all background work
 	jobs sync.WaitGroup
@@ -59,7 +68,7 @@ type stage struct {
 // ends then, and the kernel panics.
 func Run(ctx context.Context) error {
 	s := &stage{con: NewConsole(uptime), watch: NewStopwatch(uptime), options: Options{Panic: DefaultPanic},
-		networks: make(chan *Network, 1)}
+		settled: make(chan struct{}), opened: make(chan struct{})}
 	err := guard(func() error { return s.boot(ctx) })
 	return s.fail(ctx, err)
 }
@@ -87,12 +96,56 @@ func (s *stage) boot(ctx context.Context) error {
 	s.stop = cancel
 	defer cancel()
 	s.startDevices(work)
-	config := s.startConfig(work, brought)
-	payload, err := s.search(want).run(work)
+	s.startConfig(work, brought)
+	s.startState(work, delivered.State(), state.TrustHash(embedded))
+	payload, err := s.choose(work, want)
 	if err != nil {
 		return err
 	}
-	return s.handOver(ctx, payload, func() settings { return s.awaitConfig(config, brought) })
+	return s.handOver(ctx, payload, func() settings { return s.awaitConfig(brought) })
+}
+
+// choose finds a payload and builds the new root around it. Damage in a payload
+// that the kernel checks block by block may show as late as here: then all is
+// read before it is used, so that the damage is named and another medium or
+// server gets its turn.
+func (s *stage) choose(ctx context.Context, want wantedManifest) (*Candidate, error) {
+	for whole := s.options.Whole; ; whole = true {
+		payload, err := s.search(want, whole).run(ctx)
+		if err != nil {
+			return nil, err
+		}
+		err = s.build(payload)
+		if err == nil || !payload.Blocks || ctx.Err() != nil {
+			return payload, err
+		}
+		s.note(fmt.Sprintf("%s cannot be used block by block (%v); all of it is checked first instead", payload.Medium, err))
+		dropRoot()
+	}
+}
+
+// build makes the new root and looks whether the system is in it.
+func (s *stage) build(payload *Candidate) error {
+	path := payload.Path
+	if payload.Keep != nil {
+		var err error
+		if path, err = payload.Keep(); err != nil {
+			return stepError("keep medium", err, "")
+		}
+	}
+	s.con.Debugf("payload checked")
+	var tree *manifest.Verity
+	if payload.Blocks {
+		tree = payload.Manifest.Payload.Verity
+	}
+	if err := buildRoot(s.modules, path, tree); err != nil {
+		return stepError("build new root", err, "if this is an input/output error the medium is damaged: write it again")
+	}
+	if err := checkSystem(payload.Manifest); err != nil {
+		return stepError("look at system", err, "write the artifact again")
+	}
+	s.con.Debugf("new root built")
+	return nil
 }
 
 // begin makes the machine visible and reads what it was told.
@@ -193,7 +246,7 @@ func (s *stage) background(step string, f func()) {
 	})
 }
 
-func (s *stage) search(want wantedManifest) *search {
+func (s *stage) search(want wantedManifest, whole bool) *search {
 	found := &search{
 		sources: []payloadSource{
 			&embeddedSource{root: "/", want: want},
@@ -201,41 +254,27 @@ func (s *stage) search(want wantedManifest) *search {
 			s.httpSource(want),
 		},
 		watch: s.watch, con: s.con, limit: searchLimit,
+		settled: func() bool { return s.devices.Settled() && s.volumes.Idle() },
 	}
-	if s.options.Blocks {
+	if !whole {
 		found.blocks = func() error { return s.modules.Load("dm_mod", "dm_verity") }
 	}
 	return found
 }
 
-// handOver builds the new root, leaves what the system needs, and becomes its
-// init.
+// handOver leaves what the system needs in the new root, and becomes its init.
 func (s *stage) handOver(ctx context.Context, payload *Candidate, config func() settings) error {
-	path := payload.Path
-	if payload.Keep != nil {
-		var err error
-		if path, err = payload.Keep(); err != nil {
-			return stepError("keep medium", err, "")
-		}
-	}
-	s.con.Debugf("payload checked")
-	var tree *manifest.Verity
-	if payload.Blocks {
-		tree = payload.Manifest.Payload.Verity
-	}
-	if err := buildRoot(s.modules, path, tree); err != nil {
-		return stepError("build new root", err, "if this is an input/output error the medium is damaged: write it again")
-	}
-	if err := checkSystem(payload.Manifest); err != nil {
-		return stepError("look at system", err, "write the artifact again")
-	}
-	s.con.Debugf("new root built")
 	set := config()
 	s.awaitNetwork(ctx, set.network)
-	s.con.Debugf("node config and network settled")
+	kept := s.awaitState()
+	s.con.Debugf("node config, state and network settled")
 	s.stopWork(set.network)
 	s.con.Debugf("network down")
-	leaves, err := s.leave(payload, set)
+	key, err := s.keepState(kept, payload.Manifest)
+	if err != nil {
+		return stepError("make node key", err, "")
+	}
+	leaves, err := s.leave(payload, set, kept.record, key)
 	if err != nil {
 		return stepError("leave node config", err, "")
 	}
@@ -269,13 +308,13 @@ func (s *stage) stopWork(network *Network) {
 }
 
 // leave writes what the system finds below /run, and returns the boot record.
-func (s *stage) leave(payload *Candidate, set settings) (BootRecord, error) {
+func (s *stage) leave(payload *Candidate, set settings, kept BootState, key string) (BootRecord, error) {
 	results := set.network.Results()
 	s.note(set.network.Notes()...)
 	record := BootRecord{
 		V: 1, Manifest: payload.Digest, System: payload.Manifest.System, Label: payload.Manifest.Label,
 		Medium: payload.Medium, Sequence: payload.Manifest.Sequence, Time: payload.Manifest.Time,
-		Network: networkOf(results), Upstream: upstreamOf(s.options.Upstream), Notes: s.noted(),
+		Network: networkOf(results), State: kept, NodeKey: key, Upstream: upstreamOf(s.options.Upstream), Notes: s.noted(),
 	}
 	leaves := slices.Concat(nodeLeaves(set.config), networkLeaves(results, set.plan.DNS), upstreamLeaves(s.options.Upstream))
 	if err := errors.Join(writeLeaves("/run", leaves), writeLeaves(newRoot, rootLeaves(set.config))); err != nil {
@@ -294,12 +333,8 @@ func (s *stage) writeRecord(record BootRecord) error {
 }
 
 func (s *stage) setClockAndName(m *manifest.Manifest, config *nodeconfig.Config) error {
-	raised, err := raiseClock(m.Time)
-	if err != nil {
+	if err := s.raiseClock(m.Time, "the manifest's time"); err != nil {
 		return stepError("set clock", err, "")
-	}
-	if raised {
-		s.con.Sayf("the clock was before the manifest's time and was set to it")
 	}
 	if name := config.Hostname(); name != "" {
 		if err := unix.Sethostname([]byte(name)); err != nil {
@@ -307,6 +342,15 @@ func (s *stage) setClockAndName(m *manifest.Manifest, config *nodeconfig.Config)
 		}
 	}
 	return nil
+}
+
+// raiseClock sets a clock that is before the floor, and says so.
+func (s *stage) raiseClock(floor int64, what string) error {
+	raised, err := raiseClock(floor)
+	if raised {
+		s.con.Sayf("the clock was before %s and was set to it", what)
+	}
+	return err
 }
 
 // start runs in the new root.

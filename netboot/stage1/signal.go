@@ -2,6 +2,8 @@ package stage1
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 )
@@ -38,6 +40,34 @@ func pause(ctx context.Context, changed <-chan struct{}, limit time.Duration) {
 	case <-ctx.Done():
 	case <-changed:
 	case <-timer.C:
+	}
+}
+
+// errNoAnswer is how bounded gives up.
+var errNoAnswer = errors.New("it does not answer")
+
+// bounded runs f, which may hang in a system call, and gives it up after the
+// limit. A panic in f is an error.
+func bounded[A, B any](limit time.Duration, f func() (A, B)) (A, B, error) {
+	type result struct {
+		a   A
+		b   B
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		var r result
+		r.err = guard(func() error { r.a, r.b = f(); return nil })
+		done <- r
+	}()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case r := <-done:
+		return r.a, r.b, r.err
+	case <-timer.C:
+		var none result
+		return none.a, none.b, fmt.Errorf("%w in %.0f s", errNoAnswer, limit.Seconds())
 	}
 }
 

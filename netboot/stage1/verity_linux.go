@@ -42,6 +42,18 @@ func dmRequest(flags uint32, payload []byte) []byte {
 	return b
 }
 
+// removeVerity removes the device, as soon as nothing is mounted from it.
+func removeVerity() {
+	control, err := os.OpenFile(dmControl, os.O_RDWR, 0)
+	if err != nil {
+		return // then there is none
+	}
+	defer control.Close()
+	const deferred = 1 << 17
+	b := dmRequest(deferred, nil)
+	_, _, _ = unix.Syscall(unix.SYS_IOCTL, control.Fd(), dmRemove, uintptr(unsafe.Pointer(&b[0])))
+}
+
 // dmVerityTarget is struct dm_target_spec and its parameters, padded to 8.
 func dmVerityTarget(tree verity.Tree, device string) []byte {
 	params := tree.Params(device)
