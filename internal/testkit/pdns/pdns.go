@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -164,9 +165,9 @@ func start(ctx context.Context, opt Options) (s *Server, err error) {
 	if err := os.WriteFile(filepath.Join(dir, "pdns.conf"), []byte(s.config(opt, port, web)), 0o600); err != nil {
 		return nil, err
 	}
-	s.process, err = command.Start(ctx, command.Cmd{
+	s.process, err = launch(ctx, command.Cmd{
 		Name: filepath.Join(opt.Root, "usr/sbin/pdns_server"), Args: []string{"--config-dir=" + dir},
-		AddEnv: libraries(opt.Root), StdoutLine: opt.Log, StderrLine: opt.Log, Grace: 5 * time.Second,
+		AddEnv: libraries(opt.Root), StdoutLine: opt.Log, StderrLine: opt.Log, Grace: 5 * time.Second, DieWithUs: true,
 	})
 	if err != nil {
 		return nil, err
@@ -176,6 +177,27 @@ func start(ctx context.Context, opt Options) (s *Server, err error) {
 		return nil, errors.Join(err, s.process.Wait())
 	}
 	return s, nil
+}
+
+// launch starts a program that dies with us, also where a test is killed: for
+// that the thread that started it has to live as long as it does.
+func launch(ctx context.Context, c command.Cmd) (*command.Process, error) {
+	type started struct {
+		process *command.Process
+		err     error
+	}
+	result := make(chan started, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		p, err := command.Start(ctx, c)
+		result <- started{p, err}
+		if err == nil {
+			_ = p.Wait() // Close returns the same error
+		}
+	}()
+	r := <-result
+	return r.process, r.err
 }
 
 func secret() string {
