@@ -164,30 +164,23 @@ type Releases struct{ dir string }
 // OpenReleases returns the releases below a folder, which must exist.
 func OpenReleases(dir string) *Releases { return &Releases{dir} }
 
-// Release is what proves a target.
-type Release struct {
-	Record  string
-	Release []byte
-	Nodes   []byte // nil if the release binds none
-	Closure string
-}
-
 func (r *Releases) folder(system string) string {
 	return filepath.Join(r.dir, "kept", filepath.Base(system))
 }
 
-// Keep stores the release of a system before the system is tried.
-func (r *Releases) Keep(system string, rel Release) error {
-	return r.put(r.folder(system), rel)
+// Keep stores what proves a system before the system is tried; closure is the
+// digest of its closure list.
+func (r *Releases) Keep(system string, in agent.Announcement, closure string) error {
+	return r.put(r.folder(system), in, closure)
 }
 
-func (r *Releases) put(dir string, rel Release) error {
+func (r *Releases) put(dir string, rel agent.Announcement, closure string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("keep release: %w", err)
 	}
 	files := map[string][]byte{
 		"record.txt": []byte(rel.Record + "\n"), "release.json": rel.Release,
-		"nodes.json": rel.Nodes, "closure": []byte(rel.Closure + "\n"),
+		"nodes.json": rel.Nodes, "closure": []byte(closure + "\n"),
 	}
 	for _, name := range []string{"release.json", "nodes.json", "closure", "record.txt"} { // the record last: it binds the others
 		path := filepath.Join(dir, name)
@@ -206,40 +199,44 @@ func (r *Releases) put(dir string, rel Release) error {
 
 // Kept returns what was kept of a system; an error that is fs.ErrNotExist if
 // there is nothing.
-func (r *Releases) Kept(system string) (Release, error) { return r.get(r.folder(system)) }
+func (r *Releases) Kept(system string) (agent.Announcement, error) {
+	in, _, err := r.get(r.folder(system))
+	return in, err
+}
 
-// LastGood returns the release that is to be applied again after a boot.
-func (r *Releases) LastGood() (Release, error) { return r.get(filepath.Join(r.dir, "last-good")) }
+// LastGood returns the release that is to be applied again after a boot, and
+// the digest of its closure list.
+func (r *Releases) LastGood() (agent.Announcement, string, error) {
+	return r.get(filepath.Join(r.dir, "last-good"))
+}
 
-func (r *Releases) get(dir string) (Release, error) {
-	var rel Release
+func (r *Releases) get(dir string) (rel agent.Announcement, closure string, err error) {
 	var texts [4][]byte
 	for i, name := range []string{"record.txt", "release.json", "nodes.json", "closure"} {
-		data, err := readFile(filepath.Join(dir, name), 8*maxMemory)
+		data, err := readFile(filepath.Join(dir, name), 10*maxMemory)
 		if name == "nodes.json" && errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return rel, fmt.Errorf("read kept release: %w", err)
+			return agent.Announcement{}, "", fmt.Errorf("read kept release: %w", err)
 		}
 		texts[i] = data
 	}
 	rel.Record, rel.Release, rel.Nodes = strings.TrimSuffix(string(texts[0]), "\n"), texts[1], texts[2]
-	rel.Closure = strings.TrimSuffix(string(texts[3]), "\n")
-	return rel, nil
+	return rel, strings.TrimSuffix(string(texts[3]), "\n"), nil
 }
 
 // SetLastGood makes the kept release of a system the one in last-good. A
 // system that no release names has none, and last-good stays.
 func (r *Releases) SetLastGood(system string) error {
-	rel, err := r.Kept(system)
+	rel, closure, err := r.get(r.folder(system))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return r.put(filepath.Join(r.dir, "last-good"), rel)
+	return r.put(filepath.Join(r.dir, "last-good"), rel, closure)
 }
 
 // Prune drops what is kept of all other systems.
