@@ -122,6 +122,15 @@ func (m *maker) super(group uint64) []byte {
 	// After an error read-only, so that the damage does not grow.
 	le.PutUint16(b[0x3c:], 2)
 	put32(0x40, now)
+	m.dynamic(b, group)
+	put32(0x3fc, crc(^uint32(0), b[:0x3fc]))
+	return b
+}
+
+// dynamic are the fields that came with revision 1.
+func (m *maker) dynamic(b []byte, group uint64) {
+	l, o := m.layout, m.options
+	put32 := func(at int, n uint32) { le.PutUint32(b[at:], n) }
 	put32(0x4c, 1) // revision
 	put32(0x54, firstInode)
 	le.PutUint16(b[0x58:], inodeSize)
@@ -137,7 +146,7 @@ func (m *maker) super(group uint64) []byte {
 	b[0xfd] = 1                      // what follows at 0x10c is a copy of the journal's inode
 	le.PutUint16(b[0xfe:], descSize) // of a group descriptor
 	put32(0x100, 0xc)                // mount with user_xattr and acl
-	put32(0x108, now)
+	put32(0x108, uint32(o.Time))
 	journal := inode{start: l.journalStart(), blocks: l.journal}
 	copy(b[0x10c:], journal.extent())
 	put32(0x10c+16*4, uint32(l.journal*BlockSize))
@@ -145,8 +154,6 @@ func (m *maker) super(group uint64) []byte {
 	le.PutUint16(b[0x15e:], 32)
 	put32(0x160, 1) // the hash takes char as signed
 	b[0x175] = 1    // checksums are crc32c
-	put32(0x3fc, crc(^uint32(0), b[:0x3fc]))
-	return b
 }
 
 // Head is what the superblock says of a file system.
