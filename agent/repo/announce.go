@@ -113,7 +113,7 @@ func (r *Repo) readAnnounce(ctx context.Context, rem *remote, owner string) (*An
 // openHead opens a repository that download made, at its only commit.
 func openHead(dir string) (*Snapshot, error) {
 	store := openStorage(dir)
-	defer store.Close()
+	defer store.Close() //nolint:errcheck // it was only read
 	head, err := store.Reference(plumbing.HEAD)
 	if err != nil {
 		return nil, err

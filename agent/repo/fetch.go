@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -49,7 +50,7 @@ func (r *Repo) download(ctx context.Context, rem *remote, limits Limits, ref, wa
 	if err != nil {
 		return "", err
 	}
-	defer src.Close()
+	defer src.Close() //nolint:errcheck // what was received is checked by itself
 	commit, err := src.ref(ctx, ref)
 	if err != nil {
 		return "", err
@@ -124,7 +125,7 @@ func (b *bare) finish(file *os.File, p *pack) error {
 		return fmt.Errorf("write the pack's index: %w", err)
 	}
 	store := openStorage(b.dir)
-	defer store.Close()
+	defer store.Close() //nolint:errcheck // it was only read
 	raw, err := readObject(store, plumbing.CommitObject, b.commit, gitcommit.MaxSize)
 	if err != nil {
 		return err
@@ -149,12 +150,12 @@ func (b *bare) finish(file *os.File, p *pack) error {
 			return err
 		}
 	}
-	for _, dir := range []string{b.packs(), filepath.Join(b.dir, filepath.Dir(b.ref)), b.dir} {
-		if err := syncDir(dir); err != nil {
-			return err
+	return filepath.WalkDir(b.dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			err = syncDir(path)
 		}
-	}
-	return nil
+		return err
+	})
 }
 
 func writeIndex(path string, p *pack) error {

@@ -122,7 +122,7 @@ func (f *folder) objects(ctx context.Context, commit plumbing.Hash) ([]plumbing.
 
 func (f *folder) Close() error {
 	if f.pipe != nil {
-		f.pipe.Close() // ends the writer, if it still writes
+		return f.pipe.Close() // ends the writer, if it still writes
 	}
 	return nil
 }

@@ -2,16 +2,23 @@ package repo_test
 
 import (
 	"bufio"
+	"compress/zlib"
 	"context"
 	"crypto/ed25519"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -77,7 +84,7 @@ func hostiles() []hostile {
 			}
 			return w.http.URL("fleet.git"), other
 		}, wantRef},
-		{"tag not there", repo.Limits{}, func(t *testing.T, w *world) (string, string) {
+		{"tag not there", repo.Limits{}, func(_ *testing.T, w *world) (string, string) {
 			return w.http.URL("fleet.git"), strings.Repeat("ab", 20)
 		}, wantRef},
 		{"annotated tag", repo.Limits{}, func(t *testing.T, w *world) (string, string) {
@@ -90,8 +97,9 @@ func hostiles() []hostile {
 			}
 			return w.http.URL("fleet.git"), commit
 		}, wantText("annotated tag")},
-		{"500 MB repository", repo.Limits{Bytes: 8 << 20, Objects: 1000}, huge(500, 1<<20), wantLimit("bytes")},
-		{"one file of 500 MB", repo.Limits{}, huge(1, 500<<20), wantLimit("object size")},
+		{"500 MB repository", repo.Limits{}, made500MB(), wantLimit("bytes")},
+		{"24 MB repository, limit of 8", repo.Limits{Bytes: 8 << 20}, huge(24, 1<<20), wantLimit("bytes")},
+		{"one file of 40 MB", repo.Limits{}, huge(1, 40<<20), wantLimit("object size")},
 		{"20000 objects", repo.Limits{Objects: 1000}, huge(20000, 10), wantLimit("objects")},
 		{"zeros that inflate a thousandfold", repo.Limits{Inflated: 16 << 20}, zeros(40), wantLimit("inflated bytes")},
 		{"1 byte a second", stalled(), fault(gitserver.Fault{After: 300, Then: gitserver.Slow}), wantLimit("stall")},
@@ -313,6 +321,40 @@ func endless() func(*testing.T, *world) (string, string) {
 	}
 }
 
+// made500MB sends a pack of 500 MB that no disk holds.
+func made500MB() func(*testing.T, *world) (string, string) {
+	return func(t *testing.T, _ *world) (string, string) {
+		id := strings.Repeat("ab", 20)
+		line := func(w io.Writer, text string) { fmt.Fprintf(w, "%04x%s", len(text)+4, text) }
+		return serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodGet {
+				w.Header().Set("Content-Type", "application/x-git-upload-pack-advertisement")
+				fmt.Fprint(w, "001e# service=git-upload-pack\n0000")
+				line(w, id+" refs/tags/xnode/7\x00shallow\n")
+				fmt.Fprint(w, "0000")
+				return
+			}
+			w.Header().Set("Content-Type", "application/x-git-upload-pack-result")
+			fmt.Fprint(w, "0000")
+			line(w, "NAK\n")
+			fmt.Fprint(w, "PACK\x00\x00\x00\x02\x00\x00\x01\xf4")
+			block := make([]byte, 1<<20)
+			for range 500 {
+				// A blob of 1<<20 bytes: type 3 with the size's lowest 4 bits, then 7 bits a byte.
+				if _, err := w.Write([]byte{0xb0, 0x80, 0x80, 0x04}); err != nil {
+					return
+				}
+				z, err := zlib.NewWriterLevel(w, zlib.NoCompression)
+				if err != nil {
+					return
+				}
+				z.Write(block)
+				z.Close()
+			}
+		})
+	}
+}
+
 // TestBadPushIsForgotten: a moved tag stops nothing once it is right again.
 func TestBadPushIsForgotten(t *testing.T) {
 	t.Parallel()
@@ -406,8 +448,8 @@ func TestCredentials(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { private.Close() })
-	url := strings.Replace(private.URL("fleet.git"), "http://", "http://node:secret@", 1)
-	if _, err := w.open(t, url).Fetch(t.Context(), 1, commit); err != nil {
+	remote := strings.Replace(private.URL("fleet.git"), "http://", "http://node:secret@", 1)
+	if _, err := w.open(t, remote).Fetch(t.Context(), 1, commit); err != nil {
 		t.Errorf("Fetch with the password = %v", err)
 	}
 	if err := os.RemoveAll(w.opt.Dir); err != nil {
@@ -417,7 +459,7 @@ func TestCredentials(t *testing.T) {
 	wantText("give a user and password")(t, err)
 	// The same server moves to another port: that is another origin.
 	private.SetFault(gitserver.Fault{Redirect: "http://" + w.http.Addr})
-	s, err := w.open(t, url).Fetch(t.Context(), 1, commit)
+	s, err := w.open(t, remote).Fetch(t.Context(), 1, commit)
 	if err != nil || strings.Contains(s.Remote, "secret") {
 		t.Fatalf("Fetch by a redirect = %v, %v", s, err)
 	}
@@ -431,9 +473,45 @@ func TestCredentials(t *testing.T) {
 	}
 	private.SetFault(gitserver.Fault{})
 	private.Close()
-	_, err = w.open(t, url).Fetch(context.WithoutCancel(t.Context()), 2, commit)
+	_, err = w.open(t, remote).Fetch(context.WithoutCancel(t.Context()), 2, commit)
 	if err == nil || strings.Contains(err.Error(), "secret") {
 		t.Errorf("Fetch of a dead server = %v; want an error without the password", err)
+	}
+}
+
+// TestTLS: a certificate counts by the configured authorities only, and no
+// redirect leads out of TLS.
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	commit := w.release(t, 1, map[string]string{"release.json": "1"})
+	plain, err := url.Parse("http://" + w.http.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(plain)
+	var down atomic.Bool
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if down.Load() {
+			http.Redirect(rw, r, plain.String()+r.URL.RequestURI(), http.StatusFound)
+			return
+		}
+		proxy.ServeHTTP(rw, r)
+	}))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	remote := server.URL + "/fleet.git"
+	_, err = w.open(t, remote).Fetch(t.Context(), 1, commit)
+	wantText("certificate")(t, err)
+	w.opt.RootCAs = x509.NewCertPool()
+	w.opt.RootCAs.AddCert(server.Certificate())
+	down.Store(true)
+	_, err = w.open(t, remote).Fetch(t.Context(), 1, commit)
+	wantText("refusing the redirect from https to http")(t, err)
+	down.Store(false)
+	if _, err := w.open(t, remote).Fetch(t.Context(), 1, commit); err != nil {
+		t.Errorf("Fetch with the authority = %v", err)
 	}
 }
 

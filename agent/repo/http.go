@@ -120,7 +120,7 @@ func (s *httpSession) skipService(body io.Reader) (io.Reader, error) {
 func (s *httpSession) request(ctx context.Context, body []byte) (io.Reader, error) {
 	at := *s.base
 	at.Path += "/" + service
-	answer, err := s.do(ctx, http.MethodPost, &at, body)
+	answer, err := s.do(ctx, http.MethodPost, &at, body) //nolint:bodyclose // Close and the next request do
 	if err != nil {
 		return nil, err
 	}

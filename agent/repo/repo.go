@@ -147,7 +147,10 @@ func (r *Repo) Fetch(ctx context.Context, seq uint32, commit string) (*Snapshot,
 			s, err := r.open(seq, commit)
 			if err == nil {
 				s.Remote = rem.name
-				return s, r.prune()
+				if err := r.prune(); err != nil {
+					r.opt.Log.Warn("old commits stay on disk", "err", err)
+				}
+				return s, nil
 			}
 			errs = append(errs, err)
 			continue

@@ -33,14 +33,15 @@ func (r *Repo) open(seq uint32, commit string) (*Snapshot, error) {
 		return nil, fmt.Errorf("open commit %s: %w", commit, err)
 	}
 	if err := s.load(); err != nil {
-		return nil, fmt.Errorf("open commit %s: %v", commit, err) // a part that is missing is damage, not fs.ErrNotExist
+		//nolint:errorlint // a part that is missing is damage, not fs.ErrNotExist
+		return nil, fmt.Errorf("open commit %s: %v", commit, err)
 	}
 	return s, nil
 }
 
 func (s *Snapshot) load() error {
 	store := openStorage(s.Dir)
-	defer store.Close()
+	defer store.Close() //nolint:errcheck // it was only read
 	raw, err := readObject(store, plumbing.CommitObject, s.Commit, gitcommit.MaxSize)
 	if err != nil {
 		return err
@@ -63,7 +64,7 @@ func (s *Snapshot) CommitObject() []byte { return bytes.Clone(s.raw) }
 // most bytes is an error before it is read.
 func (s *Snapshot) ReadFile(name string, most int64) ([]byte, error) {
 	store := openStorage(s.Dir)
-	defer store.Close()
+	defer store.Close() //nolint:errcheck // it was only read
 	hash, err := findFile(store, s.tree, name)
 	if err != nil {
 		return nil, fmt.Errorf("commit %s: %w", s.Commit, err)
@@ -78,7 +79,7 @@ func (s *Snapshot) ReadFile(name string, most int64) ([]byte, error) {
 // names lists the files at the top of the commit.
 func (s *Snapshot) names() ([]string, error) {
 	store := openStorage(s.Dir)
-	defer store.Close()
+	defer store.Close() //nolint:errcheck // it was only read
 	raw, err := readObject(store, plumbing.TreeObject, s.tree.String(), maxTree)
 	if err != nil {
 		return nil, err

@@ -65,8 +65,7 @@ func newSSH(ctx context.Context, m *meter, opt Options, rem *remote) (*wire, err
 	}
 	s := &sshSession{client: ssh.NewClient(c, channels, requests), said: &said{}}
 	if err := s.start(rem.path); err != nil {
-		s.Close()
-		return nil, fmt.Errorf("start %s: %w", service, err)
+		return nil, errors.Join(fmt.Errorf("start %s: %w", service, err), s.client.Close())
 	}
 	return &wire{session: s}, nil
 }
@@ -143,10 +142,7 @@ func (s *sshSession) request(_ context.Context, body []byte) (io.Reader, error) 
 }
 
 func (s *sshSession) Close() error {
-	if s.session != nil {
-		s.session.Close()
-	}
-	return s.client.Close()
+	return s.client.Close() // ends its sessions too
 }
 
 // explained reads what the server sends; where that ends before it should,

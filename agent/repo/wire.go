@@ -162,9 +162,9 @@ func readPreamble(r *bufio.Reader, commit string) error {
 	lines := pktline.NewScanner(r)
 	for lines.Scan() {
 		line := strings.TrimSuffix(string(lines.Bytes()), "\n")
-		switch {
-		case line == "" || line == "shallow "+commit:
-		case line == "NAK":
+		switch line {
+		case "", "shallow " + commit:
+		case "NAK":
 			return nil
 		default:
 			return fmt.Errorf("the server answered %.80q; want the commit alone, without history", line)
