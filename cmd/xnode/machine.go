@@ -53,12 +53,7 @@ func (m machine) World(context.Context) (agent.World, error) {
 		return w, err
 	}
 	w.BootedSequence = was.Sequence
-	w.Profile, err = filepath.EvalSymlinks(m.at.path("nix/var/nix/profiles/system"))
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil // none was set yet
-	}
-	w.Profile = strings.TrimPrefix(w.Profile, strings.TrimSuffix(m.at.root, "/"))
-	return w, err
+	return w, nil
 }
 
 // Need implements apply.Machine.

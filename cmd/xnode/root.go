@@ -45,7 +45,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 degraded (status), 130 cancelled.
 	})
 	root.PersistentFlags().StringVar(&at.root, "root", "/", "folder that all files of the node lie below")
 	root.AddCommand(
-		newFollowCommand(&at), newStatusCommand(&at), newWatchCommand(&at), newHistoryCommand(&at), newPollCommand(&at),
+		newFollowCommand(&at), newApplyCommand(&at), newStatusCommand(&at), newWatchCommand(&at), newHistoryCommand(&at), newPollCommand(&at),
 		newPauseCommand(&at), newResumeCommand(&at), newRollbackCommand(&at), newQuarantineCommand(&at), newLogsCommand(),
 		newConfigCommand(&at),
 	)

@@ -1,0 +1,270 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/user"
+	"strconv"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"xnodeos.org/agent"
+	"xnodeos.org/agent/activate"
+	"xnodeos.org/agent/apply"
+	"xnodeos.org/agent/history"
+	"xnodeos.org/agent/journal"
+	"xnodeos.org/agent/links"
+	"xnodeos.org/agent/probe"
+	"xnodeos.org/agent/units"
+	"xnodeos.org/internal/agentconfig"
+)
+
+const (
+	// idle is how long the applier stays when nobody asks for anything.
+	idle = 10 * time.Second
+	// grace is how long systemd may take to end the applier, and what the dead
+	// man waits beyond a trial.
+	grace = 30 * time.Second
+	// patience bounds how long a peer of the socket may take.
+	patience = 10 * time.Second
+	// followerUser is the user of the unprivileged half.
+	followerUser = "xnode"
+)
+
+func newApplyCommand(at *layout) *cobra.Command {
+	var dead bool
+	cmd := &cobra.Command{
+		Use:   "apply",
+		Short: "Run the agent's root half (systemd does)",
+		Long: `Goes on with what the journal says, answers the follower on the socket that
+systemd hands over, and ends when nothing is left to do. Started at boot and by
+xnode-apply.socket.
+
+With --dead-man it is the last resort of a trial: unless the trial was proven it
+stops applier and switch and goes back to the generation that it belongs to.
+
+Exit codes: 0 nothing is left to do, 1 it cannot work (the message says why),
+2 wrong usage.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{ReplaceAttr: withoutTime}))
+			return runApplier(cmd.Context(), *at, log.With("component", "applier"), dead)
+		},
+	}
+	cmd.Flags().BoolVar(&dead, "dead-man", false, "go back unless the trial was proven")
+	return cmd
+}
+
+func runApplier(ctx context.Context, at layout, log *slog.Logger, dead bool) error {
+	settings, err := at.settings()
+	if err != nil {
+		if !dead {
+			return fmt.Errorf("read settings: %w", err)
+		}
+		// The way back must not depend on the candidate's settings.
+		log.Error("settings cannot be read; the defaults count", "error", err)
+		settings = agentconfig.Default()
+	}
+	manager, err := units.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer manager.Close()
+	applier, err := newApplier(ctx, at, settings, manager, log)
+	if err != nil {
+		return err
+	}
+	lock := func(ctx context.Context) (*os.File, error) {
+		ctx, cancel := context.WithTimeout(ctx, 2*grace)
+		defer cancel()
+		return apply.TakeLock(ctx, at.run("apply.lock"))
+	}
+	if dead {
+		return applier.DeadMan(ctx, func(ctx context.Context) (func(), error) {
+			file, err := lock(ctx)
+			return func() { _ = file.Close() }, err
+		})
+	}
+	held, err := lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = held.Close() }() // gives the lock back
+	if err := applier.Start(ctx); err != nil {
+		return err
+	}
+	return serveApplier(ctx, applier, log)
+}
+
+// serveApplier answers on systemd's socket until nothing is left to do. Started
+// by hand there is no socket, and the work of the journal is all.
+func serveApplier(ctx context.Context, applier *apply.Applier, log *slog.Logger) error {
+	listeners, err := activation.Listeners()
+	if err != nil {
+		return fmt.Errorf("take systemd's socket: %w", err)
+	}
+	if len(listeners) == 0 || listeners[0] == nil {
+		log.Info("no socket; only what the journal says is done")
+		applier.Wait()
+		return nil
+	}
+	socket, ok := listeners[0].(*net.UnixListener)
+	if !ok {
+		return errors.New("take systemd's socket: it is no unix socket; see xnode-apply.socket")
+	}
+	socket.SetUnlinkOnClose(false) // it is systemd's
+	uid, err := followerID()
+	if err != nil {
+		return err
+	}
+	server := &apply.Server{Applier: applier, Follower: uid, Idle: idle, Patience: patience}
+	err = server.Serve(ctx, socket)
+	applier.Wait()
+	return err
+}
+
+// followerID is the user id of the unprivileged half.
+func followerID() (uint32, error) {
+	who, err := user.Lookup(followerUser)
+	if err != nil {
+		return 0, fmt.Errorf("who is the follower: %w; the system must have this user", err)
+	}
+	id, err := strconv.ParseUint(who.Uid, 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("who is the follower: %w", err)
+	}
+	return uint32(id), nil
+}
+
+// newApplier puts the applier together for this machine.
+func newApplier(_ context.Context, at layout, settings agentconfig.Config, manager *units.Manager, log *slog.Logger) (*apply.Applier, error) {
+	for _, folder := range []string{at.state("applier"), at.run()} {
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			return nil, fmt.Errorf("prepare the applier's folder: %w", err)
+		}
+	}
+	embedded, err := at.embedded()
+	if err != nil {
+		log.Warn("nothing can be verified; only what runs is looked after", "error", err)
+	}
+	was, err := at.booted()
+	if err != nil {
+		return nil, err
+	}
+	key, err := at.nodeKey()
+	if err != nil {
+		return nil, err
+	}
+	generations, err := links.Open(at.path(links.ProfileDir), at.path(links.RootsDir))
+	if err != nil {
+		return nil, err
+	}
+	rules := agent.Rules{Limits: agent.DefaultLimits(), Now: time.Now}
+	rules.Limits.Stable = time.Duration(settings.Activate.StableUptime)
+	database := closures{at: at, socket: at.path("nix/var/nix/daemon-socket/socket")}
+	prober := &examiner{at: at, units: manager}
+	applier := apply.New(apply.Options{
+		Journal: &history.Keeper{
+			Journal: journal.Open(at.state("applier")), Path: at.state("applier/history.jsonl"), Now: time.Now,
+			Report: func(err error) { log.Warn("history", "error", err) },
+		},
+		Memory:   journal.OpenMemory(at.state("applier")),
+		Releases: journal.OpenReleases(at.state("applier")),
+		Links:    generations,
+		Machine:  machine{at: at, units: manager},
+		Switcher: switcher{activate.Activator{Units: manager, Root: at.root}, manager},
+		DeadMan:  deadMan{manager}, Services: services{manager}, Prober: prober, Store: database, Power: power{},
+		Rules: rules, Embedded: embedded, MinSequence: was.Sequence, Clock: at.clock, Durable: at.durable(),
+		Node:          agent.Node{Owner: settings.Name, Class: at.class(settings.Class), Arch: arch, Fingerprint: key},
+		SwitchTimeout: time.Duration(settings.Activate.SwitchTimeout), ProbeTimeout: time.Duration(settings.Activate.ProbeTimeout),
+		Settle: time.Duration(settings.Activate.Settle), Grace: grace, Log: log,
+	})
+	prober.verify = applier.VerifyRecord
+	return applier, nil
+}
+
+// examiner judges a system by its own probes.
+type examiner struct {
+	at     layout
+	units  *units.Manager
+	verify func(text string) error
+}
+
+func (e *examiner) prober() probe.Prober {
+	follower := e.at.follower()
+	return probe.Prober{
+		Units: e.units, Follower: rereader{follower}, Verify: e.verify, Routes: probe.DefaultRoutes, Root: e.at.root,
+		Ping: func(ctx context.Context) error {
+			_, err := follower.Status(ctx)
+			return err
+		},
+	}
+}
+
+// set is the union of what two systems ask.
+func (e *examiner) set(old, candidate string) (probe.Set, error) {
+	fresh, err := e.at.probes(candidate)
+	if err != nil || old == "" || old == candidate {
+		return fresh, err
+	}
+	before, err := e.at.probes(old)
+	if err != nil {
+		return nil, err
+	}
+	return probe.Union(before, fresh), nil
+}
+
+// Baseline implements apply.Prober.
+func (e *examiner) Baseline(ctx context.Context, old, candidate string) (agent.Baseline, error) {
+	set, err := e.set(old, candidate)
+	if err != nil {
+		return agent.Baseline{}, err
+	}
+	return e.prober().Baseline(ctx, old, set)
+}
+
+// Probe implements apply.Prober.
+func (e *examiner) Probe(ctx context.Context, exam apply.Exam) (agent.Report, error) {
+	set, err := e.set(exam.Old, exam.System)
+	if err != nil {
+		return agent.Report{}, err
+	}
+	return e.prober().Examine(ctx, probe.Exam{
+		System: exam.System, Set: set, Before: exam.Baseline, Settle: exam.Settle, Timeout: exam.Timeout, Seen: exam.Seen,
+	})
+}
+
+// Check implements apply.Store: every path is valid, and together they are what
+// the digest names.
+func (c closures) Check(ctx context.Context, system, closure string) error {
+	list, err := c.read(ctx, system)
+	if err != nil {
+		return fmt.Errorf("closure of %s: %w", system, err)
+	}
+	if have := list.Digest(); closure != "" && have != closure {
+		return fmt.Errorf("closure of %s: the store has %s, the release names %s", system, have, closure)
+	}
+	return nil
+}
+
+// roomForSwitch is what a switch may write to the store's file system.
+const roomForSwitch = 32 << 20
+
+// Room implements apply.Store.
+func (c closures) Room(context.Context) error {
+	var at unix.Statfs_t
+	if err := unix.Statfs(c.at.path("nix/store"), &at); err != nil {
+		return fmt.Errorf("look for room in the store: %w", err)
+	}
+	if free := at.Bavail * uint64(at.Bsize); free < roomForSwitch {
+		return fmt.Errorf("the store's file system has %d MB left; a switch needs %d MB", free>>20, roomForSwitch>>20)
+	}
+	return nil
+}
