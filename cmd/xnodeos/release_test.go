@@ -12,6 +12,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"xnodeos.org/agent/repo"
+	"xnodeos.org/internal/agentconfig"
 	"xnodeos.org/internal/announce"
 	"xnodeos.org/internal/gitcommit"
 	"xnodeos.org/internal/release"
@@ -40,6 +41,11 @@ func TestReleaseScripts(t *testing.T) {
 			if err := testkit.WriteToyStore(filepath.Join(env.WorkDir, "store")); err != nil {
 				return err
 			}
+			if err := testkit.WriteToyLoaders(filepath.Join(env.WorkDir, "boot")); err != nil {
+				return err
+			}
+			env.Setenv("XDG_CACHE_HOME", filepath.Join(env.WorkDir, "cache"))
+			env.Setenv("SOURCE_DATE_EPOCH", "")
 			root := filepath.Join(env.WorkDir, "git")
 			if err := os.Mkdir(root, 0o755); err != nil {
 				return err
@@ -55,7 +61,7 @@ func TestReleaseScripts(t *testing.T) {
 			env.Setenv("GIT", server.URL("fleet.git"))
 			return startDNS(ctx, env)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"node": nodeReads},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"node": nodeReads, "agentconfig": agentReads},
 	})
 }
 
@@ -112,4 +118,17 @@ func nodeReads(ts *testscript.TestScript, neg bool, args []string) {
 	_, err = opened.OpenNodes(nodes)
 	ts.Check(err)
 	fmt.Fprintf(ts.Stdout(), "release %d halted=%t %s\n", seq, record.Halted, target.System)
+}
+
+// agentReads is the command "agentconfig FILE": the agent's own strict reading.
+func agentReads(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: agentconfig FILE")
+	}
+	c, err := agentconfig.Parse(agentconfig.Source{Name: args[0], Data: []byte(ts.ReadFile(args[0]))})
+	ts.Check(err)
+	ts.Check(c.Validate())
+	if c.Name == "" || c.Class != "edge" || len(c.Git.Remotes) != 1 {
+		ts.Fatalf("%s says %+v", args[0], c)
+	}
 }

@@ -12,6 +12,8 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"xnodeos.org/internal/announce"
 	"xnodeos.org/internal/dnsupdate"
 	"xnodeos.org/internal/nix"
@@ -538,5 +540,28 @@ func TestSettings(t *testing.T) {
 	}
 	if _, err := releasing.LoadSettings(filepath.Join(t.TempDir(), "x")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("LoadSettings of no file = %v", err)
+	}
+}
+
+// TestFormats reads publish.toml of docs/formats.md.
+func TestFormats(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "publish.toml")
+	writeFile(t, path, testkit.FormatsExample(t, "publish.toml"), 0o644)
+	got, err := releasing.LoadSettings(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Dir(path)
+	want := &releasing.Settings{
+		Cache: filepath.Join(dir, "cache"), Remotes: []string{"origin"}, Validity: "168h",
+		Keys: releasing.Keys{Announce: filepath.Join(dir, "announce.pub"), Git: filepath.Join(dir, "git.pub"), Cache: filepath.Join(dir, "cache-key")},
+		DNS: releasing.DNS{
+			Server: "192.0.2.53:53", Zone: "fleet.example.org", TSIG: filepath.Join(dir, "tsig"), TTL: "60s",
+			Watch: []string{"192.0.2.53:53", "198.51.100.53:53"}, Timeout: "2m",
+		},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("docs/formats.md, publish.toml (-page +got):\n%s", diff)
 	}
 }
