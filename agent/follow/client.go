@@ -15,11 +15,14 @@ import (
 const (
 	// DefaultTimeout is that of one try.
 	DefaultTimeout = 3 * time.Second
+	// DefaultLimit is that of a whole lookup, however many servers it asks.
+	DefaultLimit = time.Minute
 	// DefaultRounds is how often the list of servers is gone through: a lost
 	// datagram is no fault of the server.
 	DefaultRounds = 2
 
 	maxHops    = 8
+	maxQueries = 200 // of one lookup: name servers can name many others
 	maxServers = 16
 	maxTexts   = 64
 	maxTextLen = 4096
@@ -39,6 +42,8 @@ type Client struct {
 	// Timeout is that of one try, over UDP and again over TCP; 0 means
 	// DefaultTimeout.
 	Timeout time.Duration
+	// Limit is the time of a whole lookup; 0 means DefaultLimit.
+	Limit time.Duration
 	// Rounds is how often all servers are tried; 0 means DefaultRounds.
 	Rounds int
 	// ID makes the random id of a query; nil means dns.Id, which asks the
@@ -61,11 +66,20 @@ func (c *Client) LookupGood(ctx context.Context, name string, good func(*Answer)
 		s.fault("", BadName, fmt.Errorf("%q is no domain name", name))
 		return nil, s.news
 	}
-	answer, err := s.run(ctx, dns.CanonicalName(name))
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+	limit := c.Limit
+	if limit <= 0 {
+		limit = DefaultLimit
 	}
-	return answer, err
+	inner, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	answer := s.run(inner, dns.CanonicalName(name))
+	switch {
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case answer == nil:
+		return nil, s.news
+	}
+	return answer, nil
 }
 
 // Resolvers reads the servers of a resolv.conf(5), as "address:port".
@@ -86,20 +100,30 @@ type search struct {
 	client *Client
 	news   *NoNewsError
 	good   func(*Answer) error
+	asked  int
+}
+
+// exchange is the client's, as long as this lookup may ask.
+func (s *search) exchange(ctx context.Context, server string, q query) (*reply, error) {
+	if s.asked++; s.asked > maxQueries {
+		return nil, &Fault{server, Loop, fmt.Errorf("more than %d queries for one name", maxQueries)}
+	}
+	return s.client.exchange(ctx, server, q)
 }
 
 func (s *search) fault(server string, kind Kind, err error) {
 	s.news.Faults = append(s.news.Faults, &Fault{server, kind, err})
 }
 
-func (s *search) run(ctx context.Context, name string) (*Answer, error) {
+// run returns nil if there are no news.
+func (s *search) run(ctx context.Context, name string) *Answer {
 	rounds := s.client.Rounds
 	if rounds <= 0 {
 		rounds = DefaultRounds
 	}
 	if len(s.client.Resolvers) == 0 {
 		s.fault("", NoServer, errors.New("no resolver is configured; name some in agent.toml, [dns] resolvers"))
-		return nil, s.news
+		return nil
 	}
 	dead := map[string]bool{}
 	for range rounds {
@@ -109,17 +133,14 @@ func (s *search) run(ctx context.Context, name string) (*Answer, error) {
 				continue
 			}
 			answer, retry := s.ask(ctx, server, name)
-			if answer != nil {
-				return answer, nil
+			if answer != nil || ctx.Err() != nil {
+				return answer
 			}
 			// What a server said on purpose it will say again.
 			dead[server] = !retry
-			if ctx.Err() != nil {
-				return nil, s.news
-			}
 		}
 	}
-	return nil, s.news
+	return nil
 }
 
 // endpoint adds DNS's port where none is named.
@@ -138,12 +159,6 @@ func (s *search) ask(ctx context.Context, resolver, name string) (answer *Answer
 	} else {
 		answer = s.askRecursive(ctx, resolver, name)
 	}
-	if answer != nil && s.good != nil {
-		if err := s.good(answer); err != nil {
-			s.fault(answer.From, Unsuitable, err)
-			answer = nil
-		}
-	}
 	for _, f := range s.news.Faults[before:] {
 		if f.Kind == Silent || f.Kind == Network {
 			retry = true
@@ -153,7 +168,7 @@ func (s *search) ask(ctx context.Context, resolver, name string) (answer *Answer
 }
 
 func (s *search) askRecursive(ctx context.Context, resolver, name string) *Answer {
-	reply, err := s.client.exchange(ctx, resolver, query{name: name, kind: dns.TypeTXT, recurse: true})
+	reply, err := s.exchange(ctx, resolver, query{name: name, kind: dns.TypeTXT, recurse: true})
 	if err != nil {
 		s.add(err)
 		return nil
@@ -165,6 +180,17 @@ func (s *search) askRecursive(ctx context.Context, resolver, name string) *Answe
 	if err != nil {
 		s.add(err)
 		return nil
+	}
+	return s.accepted(answer)
+}
+
+// accepted returns the answer if the caller accepts it, else nil.
+func (s *search) accepted(answer *Answer) *Answer {
+	if s.good != nil {
+		if err := s.good(answer); err != nil {
+			s.fault(answer.From, Unsuitable, err)
+			return nil
+		}
 	}
 	return answer
 }

@@ -1,11 +1,14 @@
 package follow
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"text/tabwriter"
 	"time"
@@ -312,6 +315,10 @@ func TestOwners(t *testing.T) {
 	if got, err := w.look(c); got != "same: release 1042" {
 		t.Errorf("through the cache: %s, %v", got, err)
 	}
+	validated := serve(t, say(func(m *dns.Msg) { m.AuthenticatedData = true }, txt(newer)))
+	if got, err := (&Client{Resolvers: []string{validated}}).Lookup(t.Context(), owner); err != nil || !got.Secure {
+		t.Errorf("an answer that is called validated: %+v, %v", got, err)
+	}
 	c.Authoritative = true
 	if got, err := w.look(c); got != "newer: release 1043" {
 		t.Errorf("from the owners: %s, %v", got, err)
@@ -322,6 +329,42 @@ func TestOwners(t *testing.T) {
 	}
 	if _, err := c.Lookup(t.Context(), "a.example.com"); !errors.As(err, &none) || none.Faults[0].Kind != NoServer {
 		t.Errorf("a name without servers: %v; want the reason %q", err, NoServer)
+	}
+}
+
+// TestOwnersWithoutEnd: name servers that send us on and on get so many queries
+// and no more, and a lookup ends in time however they answer.
+func TestOwnersWithoutEnd(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	server := serve(t, func(q *dns.Msg, network string) [][]byte {
+		asked.Add(1)
+		name := q.Question[0].Name
+		switch q.Question[0].Qtype {
+		case dns.TypeNS:
+			return say(nil, name+" 60 IN NS a.example.net.", name+" 60 IN NS b.example.net.", name+" 60 IN NS c.example.net.")(q, network)
+		case dns.TypeA:
+			return say(nil, "@ 60 IN A 127.0.0.1")(q, network)
+		case dns.TypeAAAA:
+			return say(nil)(q, network)
+		}
+		return say(func(m *dns.Msg) { m.Authoritative = true }, "@ 60 IN CNAME x."+name)(q, network)
+	})
+	_, port, _ := strings.Cut(server, ":")
+	c := &Client{Resolvers: []string{server}, Port: port, Authoritative: true, Timeout: 30 * time.Second, Rounds: 1}
+	var none *NoNewsError
+	if _, err := c.Lookup(t.Context(), owner); !errors.As(err, &none) || asked.Load() > maxQueries {
+		t.Errorf("%d queries, %v", asked.Load(), err)
+	}
+	silent := serve(t, func(*dns.Msg, string) [][]byte { return nil })
+	c = &Client{Resolvers: slices.Repeat([]string{silent}, 100), Timeout: time.Hour, Limit: time.Second}
+	if _, err := c.Lookup(t.Context(), owner); !errors.As(err, &none) {
+		t.Errorf("a hundred silent servers: %v; want no news", err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if _, err := c.Lookup(ctx, owner); !errors.Is(err, context.Canceled) {
+		t.Errorf("after the end: %v", err)
 	}
 }
 

@@ -17,13 +17,13 @@ func (s *search) askOwners(ctx context.Context, resolver, name string, hops int)
 		s.fault("", Loop, fmt.Errorf("more than %d CNAMEs", maxHops))
 		return nil
 	}
-	servers, err := s.client.owners(ctx, resolver, name)
+	servers, err := s.owners(ctx, resolver, name)
 	if err != nil {
 		s.add(err)
 		return nil
 	}
 	for _, server := range servers {
-		reply, err := s.client.exchange(ctx, server, query{name: name, kind: dns.TypeTXT})
+		reply, err := s.exchange(ctx, server, query{name: name, kind: dns.TypeTXT})
 		if err != nil {
 			s.add(err)
 			continue
@@ -33,12 +33,12 @@ func (s *search) askOwners(ctx context.Context, resolver, name string, hops int)
 		case err != nil:
 			s.add(err)
 		case answer != nil:
-			return answer
+			answer = s.accepted(answer)
 		default:
-			return s.askOwners(ctx, resolver, next, hops-1)
+			answer = s.askOwners(ctx, resolver, next, hops-1)
 		}
-		if ctx.Err() != nil {
-			return nil
+		if answer != nil || ctx.Err() != nil {
+			return answer
 		}
 	}
 	return nil
@@ -46,9 +46,9 @@ func (s *search) askOwners(ctx context.Context, resolver, name string, hops int)
 
 // owners returns the addresses of the name servers of the zone that holds name:
 // the nearest name at or above it with NS records.
-func (c *Client) owners(ctx context.Context, resolver, name string) ([]string, error) {
+func (s *search) owners(ctx context.Context, resolver, name string) ([]string, error) {
 	for zone := name; ; {
-		r, err := c.exchange(ctx, resolver, query{name: zone, kind: dns.TypeNS, recurse: true})
+		r, err := s.exchange(ctx, resolver, query{name: zone, kind: dns.TypeNS, recurse: true})
 		if err != nil {
 			return nil, err
 		}
@@ -59,7 +59,7 @@ func (c *Client) owners(ctx context.Context, resolver, name string) ([]string, e
 			}
 		}
 		if len(hosts) > 0 {
-			return c.addresses(ctx, resolver, zone, hosts)
+			return s.addresses(ctx, resolver, zone, hosts)
 		}
 		_, parent, ok := strings.Cut(zone, ".")
 		if !ok || parent == "" {
@@ -69,8 +69,8 @@ func (c *Client) owners(ctx context.Context, resolver, name string) ([]string, e
 	}
 }
 
-func (c *Client) addresses(ctx context.Context, resolver, zone string, hosts []string) ([]string, error) {
-	port := c.Port
+func (s *search) addresses(ctx context.Context, resolver, zone string, hosts []string) ([]string, error) {
+	port := s.client.Port
 	if port == "" {
 		port = "53"
 	}
@@ -78,7 +78,7 @@ func (c *Client) addresses(ctx context.Context, resolver, zone string, hosts []s
 	var faults []error
 	for _, host := range hosts {
 		for _, kind := range []uint16{dns.TypeA, dns.TypeAAAA} {
-			r, err := c.exchange(ctx, resolver, query{name: host, kind: kind, recurse: true})
+			r, err := s.exchange(ctx, resolver, query{name: host, kind: kind, recurse: true})
 			if err != nil {
 				faults = append(faults, err)
 				continue
