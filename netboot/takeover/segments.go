@@ -32,8 +32,11 @@ func layOut(image []byte, initrd *ramdisk, cmdline string, m machineMap) ([]segm
 	if limit := le.Uint32(header[offCmdlineSize:]); uint64(len(cmdline)) > uint64(limit) {
 		return nil, 0, fmt.Errorf("command line of %d bytes; this kernel takes %d", len(cmdline), limit)
 	}
-	room := uint64(initSize(image))
+	room := uint64(pageUp(max(initSize(image), int64(len(protected)))))
 	align := max(uint64(le.Uint32(header[offAlignment:])), pageSize)
+	if align&(align-1) != 0 {
+		return nil, 0, fmt.Errorf("the kernel wants to lie at a multiple of %#x, which is no power of two", align)
+	}
 	base, ok := m.lowest(le.Uint64(header[offPreferred:]), align, room)
 	if !ok {
 		return nil, 0, fmt.Errorf("no %d MiB of memory in one piece for the kernel", mib(int64(room)))
@@ -60,7 +63,7 @@ func layOut(image []byte, initrd *ramdisk, cmdline string, m machineMap) ([]segm
 	// All of the room, and not only the kernel as it is: the old kernel keeps the
 	// page tables that are in force until the new one has its own somewhere
 	// beside the segments, and the new one unpacks itself over its room first.
-	segments := []segment{{protected, base, uint64(pageUp(max(int64(room), int64(len(protected)))))}, {page, params, paramsSize}}
+	segments := []segment{{protected, base, room}, {page, params, paramsSize}}
 	for _, p := range initrd.pieces {
 		segments = append(segments, segment{p.data, disk + uint64(p.at), uint64(pageUp(int64(len(p.data))))})
 	}
@@ -80,7 +83,7 @@ func splitImage(image []byte) (header, protected []byte, err error) {
 	}
 	start := (sectors + 1) * 512
 	end := offMagic + int(image[offJump])
-	if start >= len(image) || end > offE820 || le.Uint16(image[offVersion:]) < 0x20c || le.Uint16(image[offXLoad:])&xlfKernel64 == 0 {
+	if start >= len(image) || end < offInitSize+4 || end > offE820 || le.Uint16(image[offVersion:]) < 0x20c || le.Uint16(image[offXLoad:])&xlfKernel64 == 0 {
 		return nil, nil, errors.New("the kernel has no 64-bit entry (boot protocol 2.12)")
 	}
 	return image[:end:end], image[start:], nil
@@ -98,6 +101,9 @@ func initSize(image []byte) int64 {
 
 // lowest finds memory at or above from; the first MiB is left alone.
 func (m machineMap) lowest(from, align, size uint64) (uint64, bool) {
+	if from >= 1<<32 {
+		return 0, false
+	}
 	for _, r := range m.free {
 		at := max(r.start, from, 1<<20)
 		at = (at + align - 1) / align * align

@@ -98,6 +98,12 @@ func TestLayOutRefuses(t *testing.T) {
 	small.free = []memoryRange{{1 << 20, 128 << 20, usable}}
 	old := testKernel()
 	le.PutUint16(old[offXLoad:], 0)
+	odd := testKernel()
+	le.PutUint32(odd[offAlignment:], 0x10000f8)
+	short := testKernel()
+	short[offJump] = 0x5f // the header ends before its last field that counts
+	high := testKernel()
+	le.PutUint64(high[offPreferred:], 1<<64-1)
 	for _, tc := range []struct {
 		name    string
 		image   []byte
@@ -107,6 +113,9 @@ func TestLayOutRefuses(t *testing.T) {
 	}{
 		{"no kernel", []byte("#!"), "", testMap(), "no bzImage"},
 		{"32-bit kernel", old, "", testMap(), "no 64-bit entry"},
+		{"odd alignment", odd, "", testMap(), "no power of two"},
+		{"short header", short, "", testMap(), "no 64-bit entry"},
+		{"preferred address beyond all memory", high, "", testMap(), "for the kernel"},
 		{"long line", testKernel(), strings.Repeat("x", 3000), testMap(), "command line"},
 		{"no room for the initrd", testKernel(), "", small, "for the initrd"},
 		{"no room at all", testKernel(), "", machineMap{}, "for the kernel"},
