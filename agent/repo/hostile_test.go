@@ -4,7 +4,10 @@ import (
 	"bufio"
 	"compress/zlib"
 	"context"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
+	crand "crypto/rand"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -146,6 +149,20 @@ func hostileServers() []hostile {
 			write(t, w.opt.KnownHosts, "other.example.org "+key+"\n", 0o644)
 			return w.ssh.URL("fleet.git"), commit
 		}, wantText("is not in")},
+		{"host key of another type", repo.Limits{}, func(t *testing.T, w *world) (string, string) {
+			commit := w.release(t, 7, map[string]string{"release.json": "x"})
+			key, err := ecdsa.GenerateKey(elliptic.P256(), crand.Reader)
+			if err != nil {
+				t.Fatal(err)
+			}
+			server, err := gitserver.StartSSH(t.Context(), gitserver.Options{Root: w.root, HostKey: key})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { server.Close() })
+			write(t, w.opt.KnownHosts, server.HostKey+"\n", 0o644)
+			return server.URL("fleet.git"), commit
+		}, wantText("no ed25519 host key")},
 		{"deploy key taken away", repo.Limits{}, func(t *testing.T, w *world) (string, string) {
 			commit := w.release(t, 7, map[string]string{"release.json": "x"})
 			w.opt.SSHKey = newKey(t, "another")

@@ -27,7 +27,7 @@ type Limits struct {
 // node.
 func DefaultLimits() Limits {
 	return Limits{
-		Bytes: 64 << 20, Objects: 50_000, Inflated: 256 << 20, Object: 32 << 20, Memory: 48 << 20,
+		Bytes: 64 << 20, Objects: 50_000, Inflated: 256 << 20, Object: 32 << 20, Memory: 32 << 20,
 		Time: 5 * time.Minute, Stall: time.Minute, StallBytes: 1 << 10,
 	}
 }
@@ -36,7 +36,7 @@ func (l Limits) orDefault() Limits {
 	d := DefaultLimits()
 	set(&l.Bytes, d.Bytes)
 	set(&l.Objects, d.Objects)
-	set(&l.Inflated, d.Inflated)
+	set(&l.Inflated, max(d.Inflated, 4*l.Bytes)) // text packs to about a quarter
 	set(&l.Object, d.Object)
 	set(&l.Memory, d.Memory)
 	set(&l.Time, d.Time)

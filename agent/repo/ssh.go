@@ -121,7 +121,10 @@ func sshConfig(opt Options, rem *remote) (*ssh.ClientConfig, error) {
 func explainHostKey(err error, file string) error {
 	var wrong *knownhosts.KeyError
 	var revoked *knownhosts.RevokedError
+	var unlike *ssh.AlgorithmNegotiationError
 	switch {
+	case errors.As(err, &unlike) && unlike.What == "host key":
+		return fmt.Errorf("the server has no ed25519 host key: %w; make one there with: ssh-keygen -A", err)
 	case errors.As(err, &revoked):
 		return fmt.Errorf("the server's host key is revoked in %q: %w", file, err)
 	case errors.As(err, &wrong) && len(wrong.Want) == 0:

@@ -8,6 +8,7 @@ package gitserver
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"io"
@@ -33,6 +34,8 @@ type Options struct {
 	// AuthorizedKey is the one public key (a line as in authorized_keys) that
 	// may log in over ssh; any key may if it is empty.
 	AuthorizedKey string
+	// HostKey is the ssh server's private host key, a new ed25519 one if nil.
+	HostKey crypto.Signer
 }
 
 // Fault is what a server does wrong. The zero value is a good server.

@@ -3,6 +3,8 @@ package gitserver
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -16,17 +18,19 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"xnodeos.org/internal/command"
-	"xnodeos.org/internal/sshsign"
 )
 
-// StartSSH starts an ssh server with a new ed25519 host key. It runs until ctx
+// StartSSH starts an ssh server. It runs until ctx
 // ends or Close.
 func StartSSH(ctx context.Context, opt Options) (*Server, error) {
-	pair, err := sshsign.GenerateKey("host")
-	if err != nil {
-		return nil, err
+	if opt.HostKey == nil {
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			return nil, err
+		}
+		opt.HostKey = key
 	}
-	host, err := ssh.ParsePrivateKey(pair.PrivateFile())
+	host, err := ssh.NewSignerFromSigner(opt.HostKey)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +54,7 @@ func StartSSH(ctx context.Context, opt Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.HostKey = fmt.Sprintf("[%s]:%s %s", name, port, pair.PublicKey)
+	s.HostKey = fmt.Sprintf("[%s]:%s %s", name, port, bytes.TrimSpace(ssh.MarshalAuthorizedKey(host.PublicKey())))
 	ctx, cancel := context.WithCancel(ctx)
 	var all sync.WaitGroup
 	all.Go(func() {
