@@ -66,6 +66,9 @@ type preparer struct {
 	src  Source
 	opt  Options
 	plan *Plan
+	// payloadSize is the manifest's: in the end it is in memory, embedded or
+	// fetched.
+	payloadSize int64
 }
 
 // prepare judges everything and packs the initrd. lock gives memory that is
@@ -89,12 +92,12 @@ func prepare(ctx context.Context, src Source, opt Options, k kernel, lock func(s
 		return p.plan, nil
 	}
 	v.add(checkCards(facts.Cards, in)...)
-	p.checkPayload(facts)
+	p.checkPayload(facts, in)
 	p.pack(in, lock)
 	if p.plan.initrd == nil {
 		return p.plan, nil
 	}
-	v.Memory = measure(facts, p.plan.initrd.size+int64(len(src.Kernel)), initSize(src.Kernel), in.unpacked+int64(len(src.Payload)))
+	v.Memory = measure(facts, p.plan.initrd.size+int64(len(src.Kernel)), initSize(src.Kernel), in.unpacked+p.payloadSize)
 	v.add(v.Memory.check())
 	if v.failed() {
 		return p.plan, nil // a trial would say less than what is known already
@@ -115,7 +118,7 @@ func (p *preparer) checkImage(ctx context.Context) error {
 	v := &p.plan.Verdict
 	m, err := manifest.Parse(p.src.ManifestRaw)
 	if err == nil {
-		v.Label = m.Label
+		v.Label, p.payloadSize = m.Label, m.Payload.Size
 		err = p.src.compare(ctx, m)
 	}
 	v.add(imageCheck(err, v.Manifest))
@@ -158,7 +161,7 @@ func checkFile(want manifest.File, data []byte) error {
 
 // checkPayload puts the command line together and sees where the payload is to
 // come from.
-func (p *preparer) checkPayload(f Facts) {
+func (p *preparer) checkPayload(f Facts, in *contents) {
 	v := &p.plan.Verdict
 	words := strings.Fields(p.src.Cmdline)
 	for _, u := range p.opt.URLs {
@@ -178,6 +181,11 @@ func (p *preparer) checkPayload(f Facts) {
 			v.Payload = append(v.Payload, u)
 		}
 	}
+	config := in.config
+	if own := p.opt.NodeConfig; own != nil && own.Files["payload"] != nil {
+		config = own
+	}
+	v.Payload = append(v.Payload, config.Payload()...)
 	if len(v.Payload) == 0 {
 		v.add(bad("payload", Fail, "the file has no payload in it and names no URL", "name a folder with manifest.json and system.squashfs by --payload-url"))
 		return

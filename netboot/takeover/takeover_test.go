@@ -260,6 +260,37 @@ func TestPrepareRefuses(t *testing.T) {
 	}
 }
 
+// TestPayloadOfNodeConfig: a file without a payload in it may leave it to the
+// node config to say where that is; the operator's wins.
+func TestPayloadOfNodeConfig(t *testing.T) {
+	t.Parallel()
+	files := func(url string) *nodeconfig.Config {
+		return &nodeconfig.Config{Files: map[string][]byte{"payload": []byte(url + "\n")}}
+	}
+	for _, tc := range []struct {
+		name            string
+		image, operator *nodeconfig.Config
+		want            []string
+	}{
+		{"of the image", files("http://192.0.2.1/a"), nil, []string{"http://192.0.2.1/a"}},
+		{"of the operator", files("http://192.0.2.1/a"), files("http://192.0.2.1/b"), []string{"http://192.0.2.1/b"}},
+	} {
+		src, opt := testSource(t, tc.image), testOptions(t, soundRoot())
+		src.Payload, opt.NodeConfig = nil, tc.operator
+		plan, err := prepare(t.Context(), src, opt, &fakeKernel{}, plainMemory)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(tc.want, plan.Verdict.Payload); diff != "" || plan.Verdict.Err() != nil {
+			t.Errorf("%s: %v, payload (-want +got):\n%s", tc.name, plan.Verdict.Err(), diff)
+		}
+		// It is counted before it is fetched: the old system would be gone by then.
+		if m := plan.Verdict.Memory; m.NewSystem < m.Image+systemFloor+21000 {
+			t.Errorf("%s: the new system needs %d bytes; want at least the payload's 21000 beside image and floor", tc.name, m.NewSystem)
+		}
+	}
+}
+
 func TestLoadFallsBack(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
