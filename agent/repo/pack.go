@@ -2,7 +2,6 @@ package repo
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -131,29 +130,6 @@ func (p *prefix) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// deltaTarget reads the size of the object that a delta makes from the delta's
-// first bytes: sizes of base and target, 7 bits a byte, lowest first
-// (gitformat-pack(5)).
-func deltaTarget(head []byte) (int64, error) {
-	_, rest, err := deltaSize(head)
-	if err != nil {
-		return 0, err
-	}
-	size, _, err := deltaSize(rest)
-	return size, err
-}
-
-func deltaSize(b []byte) (size int64, rest []byte, err error) {
-	const most = 8 // bytes; more would be a size of petabytes
-	for i := 0; i < min(len(b), most); i++ {
-		size |= int64(b[i]&0x7f) << (7 * i)
-		if b[i]&0x80 == 0 {
-			return size, b[i+1:], nil
-		}
-	}
-	return 0, nil, errors.New("its sizes are cut off")
-}
-
 // resolver finds the hashes of deltas.
 type resolver struct {
 	pack     *pack
@@ -241,30 +217,44 @@ func (r *resolver) tree(root int) error {
 			r.held -= int64(len(base))
 			stack = stack[:len(stack)-1]
 		}
-		o := &r.pack.objects[child]
-		if r.held+int64(len(base))+o.size+o.target > r.limits.Memory {
-			return tooMany("memory", r.limits.Memory, "bytes of objects at once")
-		}
-		if err := r.check(); err != nil {
-			return err
-		}
-		delta, err := r.data(child)
+		made, err := r.make(kind, child, base)
 		if err != nil {
 			return err
 		}
-		made, err := packfile.PatchDelta(base, delta)
-		if err != nil || int64(len(made)) != o.target {
-			return fmt.Errorf("read the pack: the delta at %d does not fit its base", o.offset)
-		}
-		hasher := plumbing.NewHasher(kind, o.target)
-		hasher.Write(made)
-		o.hash, o.resolved = hasher.Sum(), true
 		if next := r.children(child); len(next) > 0 {
 			r.held += int64(len(made))
 			stack = append(stack, frame{made, next})
 		}
 	}
 	return nil
+}
+
+// make applies one delta and notes the hash of what it makes, which is returned
+// if anything can rest on it.
+func (r *resolver) make(kind plumbing.ObjectType, i int, base []byte) ([]byte, error) {
+	o := &r.pack.objects[i]
+	if r.held+int64(len(base))+o.size+o.target > r.limits.Memory {
+		return nil, tooMany("memory", r.limits.Memory, "bytes of objects at once")
+	}
+	if err := r.check(); err != nil {
+		return nil, err
+	}
+	delta, err := r.data(i)
+	if err != nil {
+		return nil, err
+	}
+	hasher := plumbing.NewHasher(kind, o.target)
+	var content bytes.Buffer
+	var sink io.Writer = hasher
+	if len(r.byOffset[i]) > 0 || len(r.byHash) > 0 {
+		content.Grow(int(o.target))
+		sink = io.MultiWriter(hasher, &content)
+	}
+	if err := applyDelta(sink, base, delta); err != nil {
+		return nil, fmt.Errorf("read the pack: the delta at %d does not fit its base: %w", o.offset, err)
+	}
+	o.hash, o.resolved = hasher.Sum(), true
+	return content.Bytes(), nil
 }
 
 // data inflates one entry of the pack.

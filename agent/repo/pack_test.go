@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 
 	"xnodeos.org/internal/command"
 	"xnodeos.org/internal/testkit/gitserver"
@@ -212,6 +214,57 @@ func FuzzRemote(f *testing.F) {
 		rem, err := parseRemote(text)
 		if err == nil && (strings.HasPrefix(rem.path, "-") || rem.kind != kindFile && strings.HasPrefix(rem.url.Hostname(), "-")) {
 			t.Errorf("parseRemote(%q) = %+v", text, rem)
+		}
+	})
+}
+
+func TestDelta(t *testing.T) {
+	t.Parallel()
+	base := []byte("0123456789")
+	for _, tt := range []struct{ name, delta, want string }{
+		{"copy", "\x0a\x03\x91\x02\x03", "234"},
+		{"insert", "\x0a\x02\x02ab", "ab"},
+		{"both", "\x0a\x05\x02ab\x91\x07\x03", "ab789"},
+		{"offset zero left out", "\x0a\x02\x90\x02", "01"},
+	} {
+		var got bytes.Buffer
+		if err := applyDelta(&got, base, []byte(tt.delta)); err != nil || got.String() != tt.want {
+			t.Errorf("%s: %q, %v; want %q", tt.name, got.String(), err, tt.want)
+		}
+	}
+	for name, delta := range map[string]string{
+		"empty":             "",
+		"no target":         "\x0a",
+		"endless size":      "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+		"another base":      "\x0b\x01\x01a",
+		"too short":         "\x0a\x03\x01a",
+		"too long":          "\x0a\x01\x02ab",
+		"copy behind base":  "\x0a\x03\x91\x09\x03",
+		"copy 64 KiB":       "\x0a\x03\x81\x00",
+		"copy cut off":      "\x0a\x03\x91\x02",
+		"insert cut off":    "\x0a\x03\x03a",
+		"reserved":          "\x0a\x01\x00",
+		"offset of 4 bytes": "\x0a\x03\x9f\xff\xff\xff\xff\x03",
+	} {
+		if err := applyDelta(io.Discard, base, []byte(delta)); err == nil {
+			t.Errorf("%s: it was taken", name)
+		}
+	}
+}
+
+func FuzzDelta(f *testing.F) {
+	f.Add([]byte("0123456789"), []byte("\x0a\x05\x02ab\x91\x07\x03"))
+	f.Fuzz(func(t *testing.T, base, delta []byte) {
+		var got bytes.Buffer
+		if err := applyDelta(&got, base, delta); err != nil {
+			return
+		}
+		if size, err := deltaTarget(delta); err != nil || size != int64(got.Len()) {
+			t.Errorf("%d bytes were made; announced are %d (%v)", got.Len(), size, err)
+		}
+		// go-git refuses an empty base or result, which are no deltas that git makes.
+		if want, err := packfile.PatchDelta(base, delta); err == nil && !bytes.Equal(want, got.Bytes()) {
+			t.Errorf("%q; go-git makes %q", got.Bytes(), want)
 		}
 	})
 }
