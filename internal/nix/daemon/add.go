@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"net"
 
 	"xnodeos.org/internal/nix"
 	"xnodeos.org/internal/nix/narinfo"
@@ -64,13 +65,27 @@ func (c *Conn) Add(ctx context.Context, info nix.PathInfo, sigs []narinfo.Signat
 func (a *Add) Write(p []byte) (int, error) {
 	for done := 0; done < len(p); {
 		part := p[done:min(len(p), done+FrameSize)]
-		a.frame = append(appendNumber(a.frame[:0], uint64(len(part))), part...)
-		if err := a.c.send(a.frame); err != nil {
+		if err := a.send(part); err != nil {
 			return done, a.c.cause(a.ctx, fmt.Errorf("add %s: %w", a.path, err))
 		}
 		done += len(part)
 	}
 	return len(p), nil
+}
+
+// send writes one frame, without a copy of its bytes where the connection is a socket.
+func (a *Add) send(part []byte) error {
+	a.frame = appendNumber(a.frame[:0], uint64(len(part)))
+	conn, ok := a.c.rw.(net.Conn)
+	if !ok {
+		a.frame = append(a.frame, part...)
+		return a.c.send(a.frame)
+	}
+	both := net.Buffers{a.frame, part}
+	if _, err := both.WriteTo(conn); err != nil {
+		return wireError("write to", err)
+	}
+	return nil
 }
 
 // Commit says that the NAR was whole and waits until the path is registered.

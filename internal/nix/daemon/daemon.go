@@ -21,6 +21,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"xnodeos.org/internal/nix"
 )
 
@@ -99,8 +101,7 @@ func Dial(ctx context.Context, o Options) (*Conn, error) {
 	if o.Socket == "" {
 		o.Socket = DefaultSocket
 	}
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", o.Socket)
+	conn, err := dial(ctx, o.Socket)
 	if err != nil {
 		return nil, fmt.Errorf("connect to nix-daemon: %w; start it with: systemctl start nix-daemon.socket", err)
 	}
@@ -109,6 +110,23 @@ func Dial(ctx context.Context, o Options) (*Conn, error) {
 		return nil, fmt.Errorf("connect to nix-daemon at %q: %w", o.Socket, err)
 	}
 	return c, nil
+}
+
+// dial waits while the daemon's queue is full: its own socket has room for five
+// that were not let in yet, and a further one is turned away at once.
+func dial(ctx context.Context, socket string) (net.Conn, error) {
+	var d net.Dialer
+	for pause := 5 * time.Millisecond; ; pause *= 2 {
+		conn, err := d.DialContext(ctx, "unix", socket)
+		if !errors.Is(err, unix.EAGAIN) || pause > 5*time.Second {
+			return conn, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 }
 
 // New speaks with a daemon over rw, such as the pipes of `nix-daemon --stdio`,
