@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -24,7 +25,8 @@ const (
 // verified yet.
 type Announced struct {
 	Remote string
-	// Record is <owner name>.txt, nil if there is none.
+	// Record is the one line of <owner name>.txt without its end, nil if there
+	// is none.
 	Record []byte
 	// Trust is trust.json, nil if there is none; Signatures are its files
 	// trust.json.sig.<k> by their whole names.
@@ -98,6 +100,7 @@ func (r *Repo) readAnnounce(ctx context.Context, rem *remote, owner string) (*An
 		switch suffix, isSig := strings.CutPrefix(name, "trust.json.sig."); {
 		case name == owner+".txt":
 			out.Record, err = s.ReadFile(name, maxRecord)
+			out.Record = bytes.TrimSuffix(out.Record, []byte("\n"))
 		case name == "trust.json":
 			out.Trust, err = s.ReadFile(name, maxTrust)
 		case isSig && suffix != "" && len(suffix) <= 64 && len(out.Signatures) < maxSigs:

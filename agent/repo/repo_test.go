@@ -272,7 +272,7 @@ func TestReadAnnounce(t *testing.T) {
 		t.Fatalf("ReadAnnounce = %d remotes; want 2", len(got))
 	}
 	for _, a := range got {
-		if string(a.Record) != "v=xnode1; s=1\n" || string(a.Trust) != "{}" || len(a.Signatures) != 1 || string(a.Signatures["trust.json.sig.Ab3dEf9h"]) != "sig" {
+		if string(a.Record) != "v=xnode1; s=1" || string(a.Trust) != "{}" || len(a.Signatures) != 1 || string(a.Signatures["trust.json.sig.Ab3dEf9h"]) != "sig" {
 			t.Errorf("ReadAnnounce = %q", a)
 		}
 	}

@@ -99,7 +99,7 @@ func nodeReads(ts *testscript.TestScript, neg bool, args []string) {
 	ctx := context.Background()
 	found, err := r.ReadAnnounce(ctx, owner)
 	ts.Check(err)
-	record, err := announce.Parse(strings.TrimSuffix(string(found[0].Record), "\n"))
+	record, err := announce.Parse(string(found[0].Record))
 	ts.Check(err)
 	_, err = record.Verify(owner, signers)
 	ts.Check(err)
