@@ -54,6 +54,8 @@ type part struct {
 func parts() []part {
 	return []part{
 		{"followers", measureFollowers, nil},
+		{"substitute", measureSubstitute, substituteChild},
+		{"git", measureGit, gitChild},
 	}
 }
 
