@@ -229,6 +229,9 @@ func (a *Applier) prune(s agent.State) error {
 
 func (a *Applier) doSwitch(ctx context.Context, e agent.Effect) (agent.Event, bool) {
 	result, text, err := a.opt.Switcher.Switch(ctx, e.System, a.opt.SwitchTimeout)
+	if err == nil && result == agent.SwitchBusy && a.State().Phase == agent.Reverting {
+		result, text, err = a.insist(ctx, e.System)
+	}
 	if ctx.Err() != nil {
 		return agent.Event{}, true
 	}
@@ -242,7 +245,32 @@ func (a *Applier) doSwitch(ctx context.Context, e agent.Effect) (agent.Event, bo
 	return event, false
 }
 
+// insist makes the way back go before any other switch: the candidate's own,
+// which may still run, is ended, and who else holds the lock is waited for.
+func (a *Applier) insist(ctx context.Context, system string) (agent.SwitchResult, string, error) {
+	if err := a.opt.Switcher.Stop(ctx); err != nil {
+		a.opt.Log.Error("end the candidate's switch", "err", err)
+	}
+	patient, cancel := context.WithTimeout(ctx, a.opt.SwitchTimeout)
+	defer cancel()
+	for {
+		result, text, err := a.opt.Switcher.Switch(ctx, system, a.opt.SwitchTimeout)
+		if err != nil || result != agent.SwitchBusy {
+			return result, text, err
+		}
+		select {
+		case <-patient.Done():
+			return result, text, nil
+		case <-time.After(time.Second):
+		}
+	}
+}
+
 func (a *Applier) doProbe(ctx context.Context, state agent.State, e agent.Effect) (agent.Event, bool) {
+	// Whatever a switch said: what is not there cannot pass.
+	if world, err := a.world(ctx); err == nil && world.Current != e.System {
+		return agent.Event{Kind: agent.EventRed, Text: fmt.Sprintf("the current system is %q", world.Current)}, false
+	}
 	exam := Exam{System: e.System, Old: e.Old, Baseline: state.Baseline, Settle: a.opt.Settle, Timeout: a.opt.ProbeTimeout, Seen: a.seen}
 	report, err := a.opt.Prober.Probe(ctx, exam)
 	if ctx.Err() != nil {
