@@ -95,18 +95,28 @@ func commonProperties(description string, argv []string) []dbus.Property {
 		dbus.PropDescription(description),
 		// Type=exec: a program that is not there fails the unit with code 203.
 		dbus.PropType("exec"),
-		property("ExecStartEx", []command{{argv[0], argv, []string{"no-env-expand"}}}),
+		property("ExecStart", []command{{argv[0], verbatim(argv), false}}),
 		// How long the processes that are asked to end may take.
 		property("TimeoutStopUSec", microseconds(10*time.Second)),
 	}
 }
 
-// command is an element of ExecStartEx, a(sasas). Without its flag systemd puts
-// variables for words with "$".
+// command is an element of ExecStart, a(sasb). ExecStartEx could switch the
+// variables off, but systemd 252 writes that word into the unit's file and does
+// not read it again: the next daemon-reload takes the command away.
 type command struct {
-	Path  string
-	Argv  []string
-	Flags []string
+	Path    string
+	Argv    []string
+	Failing bool // may fail
+}
+
+// verbatim keeps systemd from putting variables for words with "$".
+func verbatim(argv []string) []string {
+	out := make([]string, len(argv))
+	for i, word := range argv {
+		out[i] = strings.ReplaceAll(word, "$", "$$")
+	}
+	return out
 }
 
 // confinement shuts a command of the user in. It may still use the network and
@@ -240,6 +250,9 @@ func argvOf(props map[string]any) []string {
 		return nil
 	}
 	argv, _ := list[0][1].([]string)
+	for i, word := range argv {
+		argv[i] = strings.ReplaceAll(word, "$$", "$") // as it was before verbatim
+	}
 	return argv
 }
 
