@@ -6,4 +6,5 @@ udevadm settle --timeout=30 || true
 for watchdog in /dev/watchdog*; do
   if [ -e "$watchdog" ]; then exit 0; fi
 done
-exec modprobe softdog
+# not the shell's own, which cannot read compressed modules
+exec /usr/sbin/modprobe softdog
