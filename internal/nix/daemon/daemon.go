@@ -149,11 +149,10 @@ func New(ctx context.Context, rw io.ReadWriteCloser, o Options) (*Conn, error) {
 
 // Close ends the connection, and with it the temporary roots that it made. An
 // operation that is under way ends with an error.
-func (c *Conn) Close() error {
-	if c.closed.Swap(true) {
-		return nil
+func (c *Conn) Close() {
+	if !c.closed.Swap(true) {
+		_ = c.rw.Close() // all that counts was answered before
 	}
-	return c.rw.Close()
 }
 
 // Version is what the daemon speaks, as in "1.34".
@@ -162,7 +161,7 @@ func (c *Conn) Version() string { return fmt.Sprintf("%d.%d", c.version>>8, c.ve
 // watch closes the connection when the context ends. The returned function ends
 // the watch.
 func (c *Conn) watch(ctx context.Context) func() {
-	stop := context.AfterFunc(ctx, func() { c.Close() })
+	stop := context.AfterFunc(ctx, c.Close)
 	return func() { stop() }
 }
 

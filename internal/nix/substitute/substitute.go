@@ -77,7 +77,7 @@ type Result struct {
 }
 
 // Close lets the garbage collector have what nothing else holds.
-func (r *Result) Close() error { return r.hold.Close() }
+func (r *Result) Close() { r.hold.Close() }
 
 // ErrNoSystem says that the closure list is not one of the system that it is for.
 var ErrNoSystem = errors.New("the closure list does not have the system of the release")

@@ -107,7 +107,7 @@ func (w *worker) try(ctx context.Context, j *job, offer *cache.Offer) (*retry, e
 			return &retry{offer: offer}, err
 		}
 		if err != nil {
-			w.drop(add)
+			err = errors.Join(err, w.drop(add))
 		}
 		return nil, err
 	}
