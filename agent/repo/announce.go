@@ -43,8 +43,6 @@ func (r *Repo) ReadAnnounce(ctx context.Context, owner string) ([]Announced, err
 	if err := checkOwner(owner); err != nil {
 		return nil, err
 	}
-	r.lock.Lock()
-	defer r.lock.Unlock()
 	var out []Announced
 	var errs []error
 	for _, rem := range r.remotes {

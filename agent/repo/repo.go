@@ -58,11 +58,11 @@ type Options struct {
 }
 
 // Repo is the node's view of the config repository. Its methods can be called
-// at the same time; they wait for one another.
+// at the same time; one Fetch waits for the other.
 type Repo struct {
 	opt     Options
 	remotes []*remote
-	lock    sync.Mutex
+	lock    sync.Mutex // held by Fetch, which removes old commits
 }
 
 // RemoteError is what one remote did wrong.

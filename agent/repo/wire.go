@@ -119,7 +119,9 @@ func (w *wire) pack(ctx context.Context, commit string) (io.Reader, error) {
 	req := packp.NewUploadRequest()
 	req.Wants = []plumbing.Hash{plumbing.NewHash(commit)}
 	req.Depth = packp.DepthCommits(1)
-	wanted := []capability.Capability{capability.Shallow, capability.OFSDelta}
+	// multi_ack_detailed changes nothing without commits of our own, but some
+	// servers refuse clients that do not ask for it.
+	wanted := []capability.Capability{capability.Shallow, capability.OFSDelta, capability.MultiACKDetailed}
 	band, banded := sideband.Sideband64k, true
 	switch {
 	case w.capabilities.Supports(capability.Sideband64k):

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -239,10 +240,15 @@ func (r *run) watch(ctx context.Context, entry dnsupdate.Record) error {
 // announceTip returns the commit of branch announce that holds the record and
 // the trust files, made if there is none yet. Other records on the branch stay.
 func (r *run) announceTip(ctx context.Context, have *announced, record *announce.Record) (string, error) {
-	files, err := r.trustFiles()
+	files, err := r.others(ctx, have)
 	if err != nil {
 		return "", err
 	}
+	trusted, err := r.trustFiles()
+	if err != nil {
+		return "", err
+	}
+	maps.Copy(files, trusted)
 	files[r.owner+".txt"] = []byte(record.Text() + "\n")
 	spec := commitSpec{parents: have.tips, files: files, when: r.Now(), message: fmt.Sprintf("announce %s\n", record.Tag())}
 	if len(have.tips) > 0 {
@@ -262,6 +268,45 @@ func (r *run) announceTip(ctx context.Context, have *announced, record *announce
 		return "", err
 	}
 	return tip, r.moveAnnounce(ctx, tip)
+}
+
+// others returns what further tips have and the first one lacks, or has an
+// older record of: two operators may have announced at the same time.
+func (r *run) others(ctx context.Context, have *announced) (map[string][]byte, error) {
+	out := map[string][]byte{}
+	for _, tip := range have.tips[min(1, len(have.tips)):] {
+		names, err := r.git(ctx, nil, "ls-tree", "--name-only", "-z", tip)
+		if err != nil {
+			return nil, err
+		}
+		for name := range strings.SplitSeq(strings.TrimSuffix(names, "\x00"), "\x00") {
+			theirs, err := r.file(ctx, tip, name)
+			if err != nil {
+				return nil, err
+			}
+			ours := out[name]
+			if ours == nil {
+				if ours, err = r.file(ctx, have.tips[0], name); err != nil {
+					return nil, err
+				}
+			}
+			if ours == nil || newerRecord(ours, theirs) {
+				out[name] = theirs
+			}
+		}
+	}
+	return out, nil
+}
+
+// newerRecord compares two files; what is no record is never newer.
+func newerRecord(old, next []byte) bool {
+	a, err1 := announce.Parse(strings.TrimSuffix(string(old), "\n"))
+	b, err2 := announce.Parse(strings.TrimSuffix(string(next), "\n"))
+	if err1 != nil || err2 != nil {
+		return false
+	}
+	order := announce.Compare(a, b)
+	return order == announce.Newer || order == announce.Jump
 }
 
 func (r *run) moveAnnounce(ctx context.Context, tip string) error {

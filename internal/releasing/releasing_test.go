@@ -475,6 +475,32 @@ func TestTrustFiles(t *testing.T) {
 	}
 }
 
+// TestTwoOperators: branches announce that went apart are joined, and nobody's
+// record is lost.
+func TestTwoOperators(t *testing.T) {
+	w := newFleet(t)
+	w.release(t)
+	for i, bare := range []string{w.first, w.second} {
+		work := filepath.Join(t.TempDir(), "work")
+		git(t, t.TempDir(), "clone", "-q", "-b", "announce", bare, work)
+		writeFile(t, filepath.Join(work, []string{"beta", "gamma"}[i]+".example.org.txt"), "a record\n", 0o644)
+		git(t, work, "add", "-A")
+		git(t, work, "commit", "-q", "-m", "other")
+		git(t, work, "push", "-q", bare, "announce")
+	}
+	r := w.change(t, releasing.Refresh)
+	for _, bare := range []string{w.first, w.second} {
+		w.checkNode(t, bare, r)
+		want := strings.Join([]string{"beta.example.org.txt", "gamma.example.org.txt", owner + ".txt"}, "\n")
+		if got := git(t, bare, "ls-tree", "--name-only", "announce"); got != want {
+			t.Errorf("branch announce has\n%s\nwant\n%s", got, want)
+		}
+	}
+	if got := done(w.change(t, releasing.Resume)); got != "dns" {
+		t.Errorf("the same again did %q", got)
+	}
+}
+
 func TestInitRefuses(t *testing.T) {
 	w := newFleet(t)
 	base := t.TempDir()
