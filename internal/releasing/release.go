@@ -262,7 +262,7 @@ func (r *run) words() (map[string]string, error) {
 	out := map[string]string{}
 	for class, c := range r.config.Classes {
 		for arch, attribute := range c.Flake {
-			out[class+"/"+arch] = r.dir + "#" + attribute
+			out[class+"/"+arch] = flakeRef(r.dir, attribute)
 		}
 	}
 	for name, word := range r.Systems {
@@ -284,6 +284,15 @@ func (r *run) words() (map[string]string, error) {
 		}
 	}
 	return out, nil
+}
+
+// flakeRef names a system of the repository's flake. A NixOS configuration by
+// its own name means its toplevel, as it does to nixos-rebuild.
+func flakeRef(dir, attribute string) string {
+	if name, ok := strings.CutPrefix(attribute, "nixosConfigurations."); ok && !strings.Contains(name, ".") {
+		attribute += ".config.system.build.toplevel"
+	}
+	return dir + "#" + attribute
 }
 
 // UsageError is a call that cannot be right, whatever the state.

@@ -501,6 +501,30 @@ func TestTwoOperators(t *testing.T) {
 	}
 }
 
+// TestFlake: a class that is not named is built from the repository's flake.
+func TestFlake(t *testing.T) {
+	w := newFleet(t)
+	w.options.Systems = nil
+	var built []string
+	build := w.options.Build
+	w.options.Build = func(ctx context.Context, word string) (releasing.Built, error) {
+		built = append(built, strings.TrimPrefix(word, w.options.Dir))
+		return build(ctx, testkit.ToySystem)
+	}
+	for _, tt := range []struct{ attribute, want string }{
+		{"nixosConfigurations.edge", "#nixosConfigurations.edge.config.system.build.toplevel"},
+		{"packages.x86_64-linux.edge", "#packages.x86_64-linux.edge"},
+	} {
+		toml := strings.Split(read(t, w, "xnode.toml"), "flake")[0]
+		commitFile(t, w, "xnode.toml", toml+"flake = { x86_64-linux = \""+tt.attribute+"\" }\n")
+		built = nil
+		w.release(t)
+		if !slices.Equal(built, []string{tt.want}) {
+			t.Errorf("flake %q built %q; want %q", tt.attribute, built, tt.want)
+		}
+	}
+}
+
 func TestInitRefuses(t *testing.T) {
 	w := newFleet(t)
 	base := t.TempDir()
