@@ -1,7 +1,8 @@
 // Command image measures what `xnodeos image build` costs: the squashfs writer
-// beside mksquashfs, the ISO and the netboot tree of pocket from a warm store,
-// a rebuild with another node config, what a machine has to load, and whether
-// builds in different circumstances are the same bytes.
+// beside mksquashfs, the ISO and the netboot tree of pocket and then all formats
+// from a warm store, a rebuild with another node config, what a machine has to
+// load, and whether builds of all formats in different circumstances are the
+// same bytes.
 //
 // It runs the programs as a user does and takes medians. Targets are printed
 // beside the figures; missing one is no error.
@@ -19,9 +20,11 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
+	"xnodeos.org/imagebuild"
 	"xnodeos.org/internal/testkit"
 	"xnodeos.org/test/bench/rows"
 	"xnodeos.org/test/repeat"
@@ -105,7 +108,7 @@ func (b *bench) measure(ctx context.Context, opt options) ([]rows.Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, part := range []func(context.Context, int) ([]rows.Row, error){b.builds, b.rebuilds, b.circumstances} {
+	for _, part := range []func(context.Context, int) ([]rows.Row, error){b.builds, b.everything, b.rebuilds, b.circumstances} {
 		more, err := part(ctx, opt.runs)
 		if err != nil {
 			return nil, err
@@ -153,6 +156,13 @@ func (b *bench) builder(config string) repeat.Builder {
 	}
 }
 
+// allFormats writes everything that there is.
+func (b *bench) allFormats(config string) repeat.Builder {
+	all := b.builder(config)
+	all.Args = []string{"--system", "pocket", "--format", strings.Join(imagebuild.FormatNames(), ","), "--embed-payload", "--node-config", config}
+	return all
+}
+
 // builds times the whole of both formats: pocket is in the Nix store, nothing
 // else is cached, so that payload, hashes and images are made anew.
 func (b *bench) builds(ctx context.Context, runs int) ([]rows.Row, error) {
@@ -184,6 +194,27 @@ func (b *bench) builds(ctx context.Context, runs int) ([]rows.Row, error) {
 	}, nil
 }
 
+// everything times all formats in the same way.
+func (b *bench) everything(ctx context.Context, runs int) ([]rows.Row, error) {
+	config, err := b.nodeConfig("every")
+	if err != nil {
+		return nil, err
+	}
+	b.say("all formats of pocket, %d runs", runs)
+	var seconds []float64
+	for i := range runs {
+		dir, took, err := b.allFormats(config).Build(ctx, repeat.Circumstance{Name: fmt.Sprintf("every %d", i)})
+		if err != nil {
+			return nil, err
+		}
+		seconds = append(seconds, took.Seconds())
+		if err := repeat.RemoveAll(filepath.Dir(dir)); err != nil {
+			return nil, err
+		}
+	}
+	return []rows.Row{rows.New("all formats of pocket, warm store", rows.Median(seconds), "s").AtMost(15)}, nil
+}
+
 // rebuilds times what a user waits for who changed a file of the node config.
 func (b *bench) rebuilds(ctx context.Context, runs int) ([]rows.Row, error) {
 	b.say("rebuild with another node config, %d runs", runs)
@@ -212,7 +243,7 @@ func (b *bench) circumstances(ctx context.Context, _ int) ([]rows.Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	first, _, err := b.builder(config).Build(ctx, repeat.Circumstance{Name: "first"})
+	first, _, err := b.allFormats(config).Build(ctx, repeat.Circumstance{Name: "first"})
 	if err != nil {
 		return nil, err
 	}
@@ -223,7 +254,7 @@ func (b *bench) circumstances(ctx context.Context, _ int) ([]rows.Row, error) {
 	var table []rows.Row
 	for _, c := range repeat.Circumstances() {
 		b.say("two builds compared: %s", c.Name)
-		dir, _, err := b.builder(config).Build(ctx, c)
+		dir, _, err := b.allFormats(config).Build(ctx, c)
 		if err != nil {
 			return nil, err
 		}
@@ -232,7 +263,7 @@ func (b *bench) circumstances(ctx context.Context, _ int) ([]rows.Row, error) {
 			return nil, err
 		}
 		differing := len(repeat.Differing(want, got))
-		table = append(table, rows.New(fmt.Sprintf("files that differ, built %s (of %d)", c.Name, len(want)), float64(differing), "files").AtMost(0))
+		table = append(table, rows.New(fmt.Sprintf("files that differ, all formats, built %s (of %d)", c.Name, len(want)), float64(differing), "files").AtMost(0))
 		if err := repeat.RemoveAll(filepath.Dir(dir)); err != nil {
 			return nil, err
 		}
