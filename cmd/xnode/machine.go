@@ -206,7 +206,7 @@ func (c closures) read(ctx context.Context, system string) (*nix.ClosureList, er
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = conn.Close() }()
+	defer conn.Close()
 	root, err := nix.ParseStorePath(system)
 	if err != nil {
 		return nil, err

@@ -52,11 +52,13 @@ func (s *store) Realise(ctx context.Context, target agent.Target, urls []string,
 		return err
 	}
 	if s.held != nil {
-		err = s.held.Close()
+		s.held.Close()
 	}
 	s.held = result
 	for _, r := range result.Reports {
-		s.log.Warn("a cache was at fault", "report", r.String())
+		if len(r.Faults) > 0 {
+			s.log.Warn("a cache was at fault", "report", r.String())
+		}
 	}
 	if result.KeepErr != nil {
 		s.log.Warn("the release is not kept for the next boot", "error", result.KeepErr)
