@@ -116,37 +116,8 @@ func stageRows(stages []stage) []rows.Row {
 	return table
 }
 
-// memory looks for the smallest memory with which the ISO comes up, under each
-// firmware: downwards until one machine does not.
-func (b *bench) memory(ctx context.Context, pocket vm.Machine) ([]rows.Row, error) {
-	ovmf, err := vm.FindOVMF("/usr/share", "")
-	if err != nil {
-		return nil, fmt.Errorf("%w; run scripts/setup", err)
-	}
-	var table []rows.Row
-	for _, firmware := range []vm.Firmware{vm.BIOS, vm.UEFI} {
-		m := pocket
-		m.Firmware, m.OVMF = firmware, ovmf
-		smallest := 0
-		for _, mib := range []int{384, 320, 256, 224, 192, 160} {
-			m.MemoryMiB = mib
-			r, err := boot(ctx, m, "XNODE-READY ")
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
-			if err != nil {
-				first, _, _ := strings.Cut(err.Error(), "\n")
-				b.say("%s, %d MiB: %s", firmware, mib, first)
-				break
-			}
-			b.say("%s, %d MiB: up after %.1f s", firmware, mib, r.seconds)
-			smallest = mib
-		}
-		if smallest == 0 {
-			return nil, fmt.Errorf("%s: the ISO does not come up with 384 MiB", firmware)
-		}
-		table = append(table, rows.New(fmt.Sprintf("memory with which the ISO comes up, %s", strings.ToUpper(string(firmware))),
-			float64(smallest), "MiB").AtMost(384))
-	}
-	return table, nil
+// firstLine is an error without the console's end.
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
 }

@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"xnodeos.org/internal/cpio"
-	"xnodeos.org/internal/testkit"
 	"xnodeos.org/internal/vm"
 )
 
@@ -27,27 +26,6 @@ func (b *bench) command(ctx context.Context, env []string, name string, args ...
 		return fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, out)
 	}
 	return nil
-}
-
-// pocket builds the ISO by the real command.
-func (b *bench) pocket(ctx context.Context) (vm.Machine, error) {
-	b.say("building the pocket ISO")
-	program, err := testkit.BuildPrograms(ctx, b.root, filepath.Join(b.work, "programs"))
-	if err != nil {
-		return vm.Machine{}, err
-	}
-	out := filepath.Join(b.work, "out")
-	if err := b.command(ctx, nil, program, "image", "build", "--system", "pocket", "--format", "iso", "--out", out); err != nil {
-		return vm.Machine{}, err
-	}
-	isos, err := filepath.Glob(filepath.Join(out, "*.iso"))
-	if err != nil || len(isos) != 1 {
-		return vm.Machine{}, fmt.Errorf("ISO files in %s: %q, %w; want one", out, isos, err)
-	}
-	return vm.Machine{
-		MemoryMiB: bootMemory, Drives: []vm.Drive{{File: isos[0], As: vm.CD}},
-		Nets: []vm.Net{{Kind: vm.UserNet, Isolated: true}},
-	}, nil
 }
 
 // bare packs one static program as the whole of an initramfs.
@@ -71,7 +49,7 @@ func (b *bench) bare(ctx context.Context, kernel string) (vm.Machine, error) {
 	if err = errors.Join(err, os.WriteFile(initrd, archive.Bytes(), 0o644)); err != nil {
 		return vm.Machine{}, err
 	}
-	return vm.Machine{MemoryMiB: bootMemory, Kernel: kernel, Initrd: initrd, Append: consoleWords}, nil
+	return vm.Machine{Kernel: kernel, Initrd: initrd, Append: consoleWords}, nil
 }
 
 // debianPackages are the peer: what a Debian needs to come up by itself.
@@ -103,7 +81,7 @@ func (b *bench) debian(ctx context.Context) (vm.Machine, error) {
 		return vm.Machine{}, err
 	}
 	return vm.Machine{
-		MemoryMiB: bootMemory, Kernel: filepath.Join(final, "vmlinuz"), Initrd: filepath.Join(final, "initrd"),
+		Kernel: filepath.Join(final, "vmlinuz"), Initrd: filepath.Join(final, "initrd"),
 		Append: consoleWords + " root=/dev/vda rw",
 		Drives: []vm.Drive{{File: filepath.Join(final, "root.ext4"), As: vm.Disk, Snapshot: true}},
 		Nets:   []vm.Net{{Kind: vm.UserNet, Isolated: true}},

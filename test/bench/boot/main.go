@@ -1,8 +1,10 @@
-// Command boot measures how long a pocket ISO takes to XNODE-READY, beside two
-// peers on the same kernel in the same run: an initramfs with one bare static
-// program, which nothing can beat, and a Debian with systemd and udev that
-// boots by initramfs-tools from a disk. It also takes the first stage's own
-// figures apart, and looks for the smallest memory with which the ISO comes up.
+// Command boot measures how long pocket takes from power-on to XNODE-READY on
+// each path, beside two peers on the same kernel in the same run: an initramfs
+// with one bare static program, which nothing can beat, under the same
+// firmware, and a Debian with systemd and udev that boots by initramfs-tools
+// from a disk. It also takes the first stage's own figures apart, compares the
+// two ways to check a medium, and looks for the smallest memory with which the
+// ISO and the payload over HTTP come up.
 //
 // The Debian is made by mmdebstrap once, in the cache folder. Targets are
 // printed beside the figures; missing one is no error.
@@ -95,11 +97,14 @@ func (b *bench) say(format string, args ...any) {
 	fmt.Fprintf(b.stderr, "bench boot: "+format+"\n", args...)
 }
 
+// measure boots everything once a round: each thing and what it is compared
+// with see the same load.
 func (b *bench) measure(ctx context.Context, opt options) ([]rows.Row, error) {
-	pocket, err := b.pocket(ctx)
+	a, err := b.artifacts(ctx)
 	if err != nil {
 		return nil, err
 	}
+	defer a.stop()
 	debian, err := b.debian(ctx)
 	if err != nil {
 		return nil, err
@@ -108,38 +113,23 @@ func (b *bench) measure(ctx context.Context, opt options) ([]rows.Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	var ours, floor, peer []float64
-	var stages []stage
+	r := newRounds(a.paths(bare, debian))
 	for i := range opt.rounds {
 		b.say("round %d of %d", i+1, opt.rounds)
-		run, err := boot(ctx, pocket, "XNODE-READY ")
-		if err != nil {
-			return nil, fmt.Errorf("pocket ISO: %w", err)
+		if err := r.run(ctx, b.say); err != nil {
+			return nil, err
 		}
-		if run.stage == nil {
-			return nil, errors.New("pocket ISO: the first stage did not say how long it took")
-		}
-		ours, stages = append(ours, run.seconds), append(stages, run.stage)
-		if run, err = boot(ctx, bare, "BARE-READY"); err != nil {
-			return nil, fmt.Errorf("bare init: %w", err)
-		}
-		floor = append(floor, run.seconds)
-		if run, err = boot(ctx, debian, "DEBIAN-READY"); err != nil {
-			return nil, fmt.Errorf("the peer, Debian: %w", err)
-		}
-		peer = append(peer, run.seconds)
-		b.say("pocket %.1f s, bare init %.1f s, Debian %.1f s", ours[i], floor[i], peer[i])
 	}
-	table := []rows.Row{
-		rows.New("XNODE-READY, ISO as CD, BIOS, from QEMU's start", rows.Median(ours), "s").
-			Beside("Debian, initramfs-tools, to multi-user", rows.Median(peer)).RatioAtMost(1),
-		rows.New("the same", rows.Median(ours), "s").
-			Beside("bare static init, kernel given by QEMU", rows.Median(floor)),
-	}
-	table = append(table, stageRows(stages)...)
+	table := r.rows()
 	if !opt.memory {
 		return table, nil
 	}
-	more, err := b.memory(ctx, pocket)
-	return append(table, more...), err
+	for _, p := range a.smallest() {
+		row, err := b.memory(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		table = append(table, row)
+	}
+	return table, nil
 }
