@@ -52,7 +52,7 @@ keys         %s (back them up; put the one named trust offline)
 settings     %s
 node config  %s
 
-Next: git -C %s remote add origin URL; edit xnode.toml and commit; then
+Next: look at publish.toml and xnode.toml (commit in %s), then
 xnodeos release --repo %s --system edge=PATH
 `, made.Repository, made.Keys, made.Settings, made.NodeConfig, shellWord(args[0]), shellWord(args[0]))
 			return err
