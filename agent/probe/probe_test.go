@@ -363,8 +363,8 @@ func TestReady(t *testing.T) {
 		observed string
 	}{
 		"ready":     {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("all\nwell\x00")) }, true, "200 OK all well"},
-		"not ready": {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no peers", 503) }, false, "no peers it answers 503"},
-		"redirect":  {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/ok", 302) }, false, "302"},
+		"not ready": {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no peers", http.StatusServiceUnavailable) }, false, "no peers it answers 503"},
+		"redirect":  {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/ok", http.StatusFound) }, false, "302"},
 		"endless": {func(w http.ResponseWriter, r *http.Request) {
 			for r.Context().Err() == nil {
 				if _, err := w.Write(make([]byte, 4096)); err != nil {

@@ -290,6 +290,34 @@ func (m *Manager) forget(ctx context.Context, name string) error {
 	}
 }
 
+// Stop stops a unit once and waits until what ran then has ended. Unlike Forget
+// it does not mind that something starts the unit again, as a socket does.
+func (m *Manager) Stop(ctx context.Context, name string) error {
+	pid, err := m.MainPID(ctx, name)
+	if err != nil {
+		return fmt.Errorf("stop %s: %w", name, err)
+	}
+	err = m.about(ctx, name, "stop", func(ctx context.Context, b bus) error {
+		_, err := b.StopUnitContext(ctx, name, "replace", nil)
+		return err
+	})
+	if err != nil || pid == 0 {
+		return err
+	}
+	for pause := pollFirst; ; pause = min(pause*2, pollMost) {
+		now, err := m.MainPID(ctx, name)
+		if err != nil {
+			return fmt.Errorf("stop %s: %w", name, err)
+		}
+		if now != pid {
+			return nil
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return fmt.Errorf("stop %s: %w", name, err)
+		}
+	}
+}
+
 // about asks something about a unit; that there is none is no error.
 func (m *Manager) about(ctx context.Context, name, verb string, question func(context.Context, bus) error) error {
 	err := m.ask(ctx, question)

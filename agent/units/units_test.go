@@ -23,6 +23,7 @@ import (
 type fake struct {
 	units    []dbus.UnitStatus // what is listed, one after the other; the last stays
 	props    map[string]any
+	pids     []uint32 // main processes, one after the other; the last stays
 	startErr error
 	errs     []error // of the next questions, before they are answered
 	calls    []string
@@ -82,6 +83,13 @@ func (f *fake) ListUnitsContext(context.Context) ([]dbus.UnitStatus, error) {
 }
 
 func (f *fake) GetUnitTypePropertiesContext(_ context.Context, name, _ string) (map[string]any, error) {
+	if len(f.pids) > 0 {
+		pid := f.pids[0]
+		if len(f.pids) > 1 {
+			f.pids = f.pids[1:]
+		}
+		return map[string]any{"MainPID": pid}, f.next("get " + name)
+	}
 	return f.props, f.next("get " + name)
 }
 func (f *fake) Connected() bool { return !f.closed }
@@ -206,6 +214,25 @@ func TestForget(t *testing.T) {
 	}
 	if err := (&Manager{bus: &fake{units: []dbus.UnitStatus{running}, errs: []error{nil, refusal("AccessDenied")}}}).Forget(t.Context(), "a.service"); err == nil {
 		t.Error("a refusal is no error")
+	}
+}
+
+// A socket may start the service again before it is seen as stopped.
+func TestStop(t *testing.T) {
+	t.Parallel()
+	for name, pids := range map[string][]uint32{"stops": {7, 7, 0}, "starts again": {7, 8}, "does not run": {0}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				f := &fake{pids: pids}
+				if err := (&Manager{bus: f}).Stop(t.Context(), "a.service"); err != nil || len(f.pids) > 1 {
+					t.Errorf("Stop: %v after %q", err, f.calls)
+				}
+				if want := "stop a.service"; len(f.calls) < 2 || f.calls[1] != want {
+					t.Errorf("calls %q; want %q once", f.calls, want)
+				}
+			})
+		})
 	}
 }
 
