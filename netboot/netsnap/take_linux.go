@@ -90,13 +90,27 @@ func routes(s *Snapshot) error {
 				to = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 			}
 		}
-		if !s.has(r.LinkIndex) || r.Type != unix.RTN_UNICAST {
+		if r.Type != unix.RTN_UNICAST {
 			continue
 		}
-		gateway, _ := netip.AddrFromSlice(r.Gw)
-		s.Routes = append(s.Routes, Route{Link: r.LinkIndex, To: to, Gateway: gateway.Unmap(), From: originOf(r.Protocol), Metric: r.Priority})
+		for _, hop := range hops(r) {
+			if !s.has(hop.LinkIndex) {
+				continue
+			}
+			gateway, _ := netip.AddrFromSlice(hop.Gw)
+			s.Routes = append(s.Routes, Route{Link: hop.LinkIndex, To: to, Gateway: gateway.Unmap(), From: originOf(r.Protocol), Metric: r.Priority})
+		}
 	}
 	return nil
+}
+
+// hops are the ways of a route. IPv6 makes one route of those that lead to the
+// same place over several cards.
+func hops(r netlink.Route) []*netlink.NexthopInfo {
+	if len(r.MultiPath) > 0 {
+		return r.MultiPath
+	}
+	return []*netlink.NexthopInfo{{LinkIndex: r.LinkIndex, Gw: r.Gw}}
 }
 
 func originOf(p netlink.RouteProtocol) Origin {

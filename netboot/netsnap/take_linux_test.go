@@ -63,6 +63,9 @@ func TestTake(t *testing.T) {
 	must(netlink.RouteAdd(&netlink.Route{LinkIndex: left.Attrs().Index, Gw: net.IPv4(192, 0, 2, 1), Protocol: unix.RTPROT_DHCP, Priority: 7}))
 	must(netlink.AddrAdd(right, &netlink.Addr{IPNet: network("2001:db8::5/64"), Flags: unix.IFA_F_NODAD}))
 	must(netlink.RouteAdd(&netlink.Route{LinkIndex: right.Attrs().Index, Gw: net.ParseIP("fe80::1"), Protocol: unix.RTPROT_STATIC, Priority: 9}))
+	must(netlink.AddrAdd(left, &netlink.Addr{IPNet: network("2001:db8:1::5/64"), Flags: unix.IFA_F_NODAD}))
+	// The same metric: the kernel shows the two as one route.
+	must(netlink.RouteAppend(&netlink.Route{LinkIndex: left.Attrs().Index, Gw: net.ParseIP("fe80::2"), Protocol: unix.RTPROT_STATIC, Priority: 9}))
 	s, err := Take(fstest.MapFS{"etc/resolv.conf": &fstest.MapFile{Data: []byte("nameserver 192.0.2.53\n")}})
 	must(err)
 	i := left.Attrs().Index
@@ -70,10 +73,11 @@ func TestTake(t *testing.T) {
 	want := &Snapshot{
 		Links: []Link{{Index: right.Attrs().Index, Name: "right", Kind: "veth", MTU: 1400, Up: true}, {Index: i, Name: "left", Kind: "veth", MTU: 1400, Up: true}},
 		Addresses: []Address{{Link: i, Prefix: prefix("192.0.2.5/24"), Permanent: true}, {Link: i, Prefix: prefix("198.51.100.5/24")},
-			{Link: right.Attrs().Index, Prefix: prefix("2001:db8::5/64"), Permanent: true}},
+			{Link: right.Attrs().Index, Prefix: prefix("2001:db8::5/64"), Permanent: true}, {Link: i, Prefix: prefix("2001:db8:1::5/64"), Permanent: true}},
 		Routes: []Route{{i, prefix("0.0.0.0/0"), netip.MustParseAddr("192.0.2.1"), FromDHCP, 7},
 			{i, prefix("192.0.2.0/24"), netip.Addr{}, FromKernel, 0}, {i, prefix("198.51.100.0/24"), netip.Addr{}, FromKernel, 0},
-			{right.Attrs().Index, prefix("::/0"), netip.MustParseAddr("fe80::1"), FromPerson, 9}},
+			{right.Attrs().Index, prefix("::/0"), netip.MustParseAddr("fe80::1"), FromPerson, 9},
+			{i, prefix("::/0"), netip.MustParseAddr("fe80::2"), FromPerson, 9}},
 		DNS: []netip.Addr{netip.MustParseAddr("192.0.2.53")},
 	}
 	options := cmp.Options{
