@@ -120,7 +120,11 @@ func (b *bench) measure(ctx context.Context, opt options) ([]rows.Row, error) {
 			return nil, err
 		}
 	}
-	table := r.rows()
+	taken, err := b.takeover(ctx)
+	if err != nil {
+		return nil, err
+	}
+	table := append(r.rows(), taken...)
 	if !opt.memory {
 		return table, nil
 	}
