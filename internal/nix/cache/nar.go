@@ -38,13 +38,36 @@ type Decoder struct {
 	limit uint64 // window of zstd
 }
 
+// Prepare asks for the NAR of an offer before its turn: the answer's way here
+// costs no time then, and a small one lies in the kernel's buffers. Open takes
+// it over; an offer that is not opened needs a Close. ctx must live until then.
+func (s *Set) Prepare(ctx context.Context, o *Offer) {
+	o.in = s.narStream(ctx, o)
+	o.in.prepare()
+}
+
+// Close lets go of what Prepare asked for. After Open it does nothing.
+func (o *Offer) Close() {
+	if o.in != nil {
+		o.in.Close()
+		o.in = nil
+	}
+}
+
+func (s *Set) narStream(ctx context.Context, o *Offer) *stream {
+	// Compressing a NAR never makes it much longer; what feeds us endless
+	// empty frames is cut off here.
+	return s.stream(ctx, o.from, o.Info.URL, o.Info.NarSize+o.Info.NarSize/16+1<<20)
+}
+
 // Open begins to read the NAR of an offer. tee, if not nil, gets the
 // compressed bytes and must never fail. ctx must live until Close.
 func (s *Set) Open(ctx context.Context, o *Offer, d *Decoder, tee io.Writer) *NAR {
-	// Compressing a NAR never makes it much longer; what feeds us endless
-	// empty frames is cut off here.
-	limit := o.Info.NarSize + o.Info.NarSize/16 + 1<<20
-	n := &NAR{set: s, offer: o, in: s.stream(ctx, o.from, o.Info.URL, limit), decode: d, left: o.Info.NarSize}
+	asked := o.in
+	if o.in = nil; asked == nil {
+		asked = s.narStream(ctx, o)
+	}
+	n := &NAR{set: s, offer: o, in: asked, decode: d, left: o.Info.NarSize}
 	var in io.Reader = n.in
 	if tee != nil {
 		in = io.TeeReader(in, tee)

@@ -150,6 +150,7 @@ func (s *Set) note(m *member, name string, err error) {
 type Offer struct {
 	Info *narinfo.Info
 	from *member
+	in   *stream // asked for already, see Set.Prepare
 }
 
 // Cache is the name of the cache that offers.

@@ -40,6 +40,14 @@ func (r *stream) Close() {
 	}
 }
 
+// prepare sends the first request. What goes wrong is for Read to tell or to
+// try again.
+func (r *stream) prepare() {
+	if err := r.request(); err != nil {
+		r.err = r.judge(err)
+	}
+}
+
 // Read implements io.Reader.
 func (r *stream) Read(p []byte) (int, error) {
 	for r.err == nil {

@@ -2,9 +2,7 @@ package substitute
 
 import (
 	"container/heap"
-	"context"
 	"fmt"
-	"sync"
 
 	"xnodeos.org/internal/nix"
 	"xnodeos.org/internal/nix/cache"
@@ -19,9 +17,10 @@ type job struct {
 	open    int    // needs that are not in the order yet
 	needers []*job // inverse of needs
 
-	offered chan struct{} // closed when offer and err are set
-	offer   *cache.Offer
-	err     error
+	offered  chan struct{} // closed when offer and err are set
+	prepared chan struct{} // closed when the offer's NAR was asked for
+	offer    *cache.Offer
+	err      error
 }
 
 // order makes jobs of the missing paths such that references come before those
@@ -29,7 +28,7 @@ type job struct {
 func order(missing []nix.PathInfo) ([]*job, error) {
 	byPath := make(map[string]*job, len(missing))
 	for _, want := range missing {
-		byPath[want.Path] = &job{want: want, done: make(chan struct{}), offered: make(chan struct{})}
+		byPath[want.Path] = &job{want: want, done: make(chan struct{}), offered: make(chan struct{}), prepared: make(chan struct{})}
 	}
 	ready := &bySize{}
 	for _, want := range missing {
@@ -81,60 +80,4 @@ func (h *bySize) Pop() any {
 	last := (*h)[len(*h)-1]
 	*h = (*h)[:len(*h)-1]
 	return last
-}
-
-// lookahead asks the caches for narinfo files before their jobs' turn, so that a
-// slow answer costs no time between two NARs.
-type lookahead struct {
-	run   *run
-	jobs  []*job
-	slots chan struct{} // narinfo files at hand that no worker took yet
-}
-
-const mostAhead = 64
-
-func newLookahead(r *run, jobs []*job) *lookahead {
-	return &lookahead{run: r, jobs: jobs, slots: make(chan struct{}, mostAhead)}
-}
-
-func (l *lookahead) ask(ctx context.Context, jobs <-chan *job) {
-	for j := range jobs {
-		j.offer, j.err = l.run.set.Find(ctx, j.want, nil)
-		close(j.offered)
-	}
-}
-
-// start ends when every job has its offer, or the context ends.
-func (l *lookahead) start(ctx context.Context) error {
-	next := make(chan *job)
-	var askers sync.WaitGroup
-	for range min(l.run.o.Parallel, len(l.jobs)) {
-		askers.Go(func() { l.ask(ctx, next) })
-	}
-	defer askers.Wait()
-	defer close(next)
-	for _, j := range l.jobs {
-		select {
-		case l.slots <- struct{}{}:
-		case <-ctx.Done():
-			return nil
-		}
-		select {
-		case next <- j:
-		case <-ctx.Done():
-			return nil
-		}
-	}
-	return nil
-}
-
-// take waits for a job's offer.
-func (l *lookahead) take(ctx context.Context, j *job) (*cache.Offer, error) {
-	select {
-	case <-j.offered:
-		<-l.slots
-		return j.offer, j.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
 }

@@ -7,8 +7,8 @@
 // signature is checked beside it (by the daemon in any case). A path whose bytes
 // are not the list's never reaches its end at the daemon.
 //
-// NARs stream through: memory is that of Parallel decompressors (bounded by
-// cache.Options.DecodeMemory) and a few buffers each. Several NARs are fetched
+// NARs stream through: memory is that of a few decompressors (bounded by
+// cache.Options.DecodeMemory) and buffers. Several NARs are fetched
 // and written at a time, also ones that refer to each other; only the last bytes
 // of one wait until its references are registered.
 package substitute
@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -47,7 +48,8 @@ type Options struct {
 	// Root is a symlink that will point to System and hold it against the
 	// garbage collector (an indirect root); its folder must exist. Empty makes none.
 	Root string
-	// Parallel is how many paths are fetched at a time; 8.
+	// Parallel is how many requests to caches are under way at a time; 8. NARs
+	// are unpacked and written as many at a time as there are cores, at least 3.
 	Parallel int
 	// Free says how many bytes the store has room for; the file system of
 	// /nix/store is asked if nil.
@@ -276,7 +278,9 @@ func (r *run) fetch(ctx context.Context, jobs []*job) error {
 		}
 		return nil
 	})
-	for range min(r.o.Parallel, len(jobs)) {
+	// More workers than cores would only take turns, and each has a decompressor
+	// and a process of the daemon.
+	for range min(r.o.Parallel, max(3, runtime.GOMAXPROCS(0)), len(jobs)) {
 		group.Go(func() error {
 			w := &worker{run: r, ahead: ahead}
 			defer w.close()
@@ -288,7 +292,9 @@ func (r *run) fetch(ctx context.Context, jobs []*job) error {
 			return nil
 		})
 	}
-	return group.Wait()
+	err := group.Wait()
+	ahead.close()
+	return err
 }
 
 func (r *run) keepList(list *nix.ClosureList) {

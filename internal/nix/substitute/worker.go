@@ -38,6 +38,7 @@ func (w *worker) bring(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
+	defer offer.Close()
 	for round := 1; ; {
 		next, err := w.try(ctx, j, offer)
 		if err == nil {
