@@ -48,17 +48,22 @@ func loadHint(err error) string {
 }
 
 // Load loads one module, whose dependencies must be loaded already, from fsys,
-// whose root is lib/modules/<kver>. That it is loaded already is no error.
+// whose root is lib/modules/<kver>. That it is loaded already is no error. The
+// file must not be compressed, as in an initramfs of ours: what unpacks three
+// formats is a megabyte that the first stage would carry for nothing.
 func Load(fsys fs.FS, m Module) error { return LoadWith(fsys, m, "") }
 
 // LoadWith is Load with parameters, as "a=1 b=2".
 func LoadWith(fsys fs.FS, m Module, params string) error {
+	if !strings.HasSuffix(m.Path, ".ko") {
+		return fmt.Errorf("load kernel module %q: %q is compressed; unpack it where the initramfs is made", m.Name, m.Path)
+	}
 	f, err := fsys.Open(m.Path)
 	if err != nil {
 		return fmt.Errorf("load kernel module %q: %w", m.Name, err)
 	}
 	defer f.Close()
-	if file, ok := f.(*os.File); ok && strings.HasSuffix(m.Path, ".ko") {
+	if file, ok := f.(*os.File); ok {
 		err := unix.FinitModule(int(file.Fd()), params, 0)
 		if !errors.Is(err, unix.ENOSYS) {
 			return loaded(m, err)
@@ -68,8 +73,8 @@ func LoadWith(fsys fs.FS, m Module, params string) error {
 	if err != nil {
 		return fmt.Errorf("load kernel module %q: %w", m.Name, err)
 	}
-	if data, err = Decompress(m.Path, data); err != nil {
-		return fmt.Errorf("load: %w", err)
+	if len(data) > MaxModuleSize {
+		return fmt.Errorf("load kernel module %q: %w", m.Name, errTooLarge)
 	}
 	return loaded(m, unix.InitModule(data, params))
 }

@@ -36,8 +36,7 @@ func TestLoadErrors(t *testing.T) {
 	}
 }
 
-// TestLoadRefuses hands the kernel of this machine, or Decompress before it,
-// what no kernel takes.
+// TestLoadRefuses hands the kernel of this machine what no kernel takes.
 func TestLoadRefuses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -135,13 +135,20 @@ func fromPrivate(raw any, origin string) (*Signer, error) {
 
 // Sign signs with the new key as Signer.Sign does.
 func (p *KeyPair) Sign(ctx context.Context, namespace string, message []byte) ([]byte, error) {
-	raw, err := ssh.ParseRawPrivateKey(p.secret)
-	if err != nil {
-		return nil, errors.New("BUG: a new key cannot be read")
-	}
-	s, err := fromPrivate(raw, "a new key")
+	s, err := ParsePrivate(p.secret, "a new key")
 	if err != nil {
 		return nil, err
 	}
 	return s.Sign(ctx, namespace, message)
+}
+
+// ParsePrivate reads the content of a private key file that has no passphrase,
+// without Open's way to an agent. origin is for people.
+func ParsePrivate(data []byte, origin string) (*Signer, error) {
+	raw, err := ssh.ParseRawPrivateKey(data)
+	if err != nil {
+		// The parser's words may hold parts of the key.
+		return nil, fmt.Errorf("%s: no ssh private key without a passphrase", origin)
+	}
+	return fromPrivate(raw, origin)
 }

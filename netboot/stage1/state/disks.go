@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -108,14 +107,21 @@ func partitionLabel(sys fs.FS, dir string) string {
 	return ""
 }
 
-var pciAddress = regexp.MustCompile(`^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$`)
+// isPCI says whether a folder of /sys is named by a PCI address, "0000:00:04.0".
+func isPCI(name string) bool {
+	if len(name) != 12 || name[4] != ':' || name[7] != ':' || name[10] != '.' {
+		return false
+	}
+	digits := name[:4] + name[5:7] + name[8:10] + name[11:]
+	return strings.Trim(digits, "0123456789abcdef") == ""
+}
 
 // identify walks from the disk up to its controller: virtio has the serial
 // number at the disk, NVMe at the controller, SCSI and SATA in a page of their
 // own, USB at the plugged device.
 func (d *Disk) identify(sys fs.FS, dir string) {
 	for ; dir != "." && path.Base(dir) != "devices"; dir = path.Dir(dir) {
-		if d.PCI == "" && pciAddress.MatchString(path.Base(dir)) {
+		if d.PCI == "" && isPCI(path.Base(dir)) {
 			d.PCI = path.Base(dir)
 		}
 		if strings.HasPrefix(path.Base(dir), "usb") {
@@ -167,16 +173,24 @@ func line(sys fs.FS, name string) string {
 // still come.
 var ErrNotThere = errors.New("no such disk is there")
 
-var partSuffix = regexp.MustCompile(`^(.+)-part([0-9]{1,3})$`)
+// cutPart takes the number of a partition off a name of udev's.
+func cutPart(name string) (whole string, number int, ok bool) {
+	at := strings.LastIndex(name, "-part")
+	if at < 1 {
+		return "", 0, false
+	}
+	number, err := strconv.Atoi(name[at+len("-part"):])
+	return name[:at], number, err == nil && number > 0
+}
 
 // Find returns the one disk or partition that a person means. A kernel name is
 // taken as it is; what stands for a serial number must be that of one disk.
 func Find(disks []Disk, name string) (Disk, error) {
 	found := matching(disks, name)
-	if m := partSuffix.FindStringSubmatch(name); len(found) == 0 && m != nil {
-		for _, whole := range matching(disks, m[1]) {
+	if name, number, ok := cutPart(name); len(found) == 0 && ok {
+		for _, whole := range matching(disks, name) {
 			for _, d := range disks {
-				if d.Parent == whole.Name && strconv.Itoa(d.Number) == m[2] {
+				if d.Parent == whole.Name && d.Number == number {
 					found = append(found, d)
 				}
 			}

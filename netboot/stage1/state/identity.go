@@ -135,7 +135,7 @@ func OpenIdentity(ctx context.Context, dir string, want Marker) (Identity, error
 		}
 		return id, nil
 	}
-	signer, err := sshsign.Open(ctx, sshsign.OpenOptions{Path: key})
+	signer, err := readKey(key)
 	if err != nil {
 		return Identity{}, fmt.Errorf("%w; begin anew with xnode.state=new:DISK", err)
 	}
@@ -150,6 +150,21 @@ func OpenIdentity(ctx context.Context, dir string, want Marker) (Identity, error
 		return Identity{}, err
 	}
 	return Identity{Fingerprint: signer.PublicKey().Fingerprint()}, nil
+}
+
+func readKey(name string) (*sshsign.Signer, error) {
+	info, err := os.Lstat(name)
+	if err != nil {
+		return nil, fmt.Errorf("read node key: %w", err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("%s has mode %04o, others may read it", KeyName, info.Mode().Perm())
+	}
+	data, err := readSmall(name)
+	if err != nil {
+		return nil, fmt.Errorf("read node key: %w", err)
+	}
+	return sshsign.ParsePrivate(data, KeyName)
 }
 
 func makeIdentity(ctx context.Context, dir string, marker Marker) (Identity, error) {
