@@ -37,6 +37,8 @@ type Options struct {
 	Dir string
 	// Xnodeos is the operator's program.
 	Xnodeos string
+	// Host is the address under which nodes see this machine; Gateway if empty.
+	Host string
 	// TTL is that of the record; a second if 0.
 	TTL time.Duration
 	// Agent are further lines of the nodes' agent.toml, before its tables.
@@ -66,6 +68,9 @@ type Site struct {
 func Start(ctx context.Context, opt Options) (_ *Site, err error) {
 	if opt.TTL == 0 {
 		opt.TTL = time.Second
+	}
+	if opt.Host == "" {
+		opt.Host = Gateway
 	}
 	s := &Site{
 		opt: opt, CacheDir: filepath.Join(opt.Dir, "fleet-keys", "cache"), Repo: filepath.Join(opt.Dir, "fleet"),
@@ -98,19 +103,21 @@ func (s *Site) serveCache(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("serve the cache: %w", err)
 	}
-	s.CacheURL = "http://" + forGuests(l.Addr().String())
+	s.CacheURL = "http://" + s.forNodes(l.Addr().String())
 	s.cache = &http.Server{Handler: http.FileServer(http.Dir(s.CacheDir)), ReadHeaderTimeout: 10 * time.Second}
 	go func() { s.done <- s.cache.Serve(l) }()
 	return nil
 }
 
-// forGuests is an address of the loopback as a guest sees it.
-func forGuests(addr string) string { return strings.Replace(addr, "127.0.0.1", Gateway, 1) }
+// forNodes is an address of the loopback as a node sees it.
+func (s *Site) forNodes(addr string) string {
+	return strings.Replace(addr, "127.0.0.1", s.opt.Host, 1)
+}
 
 // initFleet runs xnodeos init, and fills in what an operator would by hand.
 func (s *Site) initFleet(ctx context.Context, bare string) error {
 	_, err := s.run(ctx, "init", s.Repo, "--record", Owner, "--cache", s.CacheURL,
-		"--remote", forGuests(s.Git.URL("fleet.git")))
+		"--remote", s.forNodes(s.Git.URL("fleet.git")))
 	if err != nil {
 		return err
 	}
@@ -123,7 +130,7 @@ func (s *Site) initFleet(ctx context.Context, bare string) error {
 	if err := os.WriteFile(filepath.Join(s.Keys, "tsig"), []byte(s.DNS.KeyName+" "+string(s.DNS.Key)+"\n"), 0o600); err != nil {
 		return err
 	}
-	dns := fmt.Sprintf("\n[dns]\nresolvers = [%q]\nfloor = \"2s\"\nbackoff = \"10s\"\n", forGuests(s.DNS.Addr))
+	dns := fmt.Sprintf("\n[dns]\nresolvers = [%q]\nfloor = \"2s\"\nbackoff = \"10s\"\n", s.forNodes(s.DNS.Addr))
 	if err := edit(filepath.Join(s.Node, "agent.toml"), func(text string) string { return text + dns + s.opt.Agent }); err != nil {
 		return err
 	}
@@ -148,6 +155,11 @@ type Released struct {
 // Release announces a system, a word of --system, to the class edge.
 func (s *Site) Release(ctx context.Context, system string) (Released, error) {
 	return s.release(ctx, "--system", "edge="+system)
+}
+
+// ReleaseFrom is Release of a system in another Nix store than the machine's.
+func (s *Site) ReleaseFrom(ctx context.Context, store, system string) (Released, error) {
+	return s.release(ctx, "--store", store, "--system", "edge="+system)
 }
 
 // Change changes the record only: refresh, halt or resume.
