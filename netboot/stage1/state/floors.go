@@ -57,18 +57,8 @@ func ReadFloors(dir string) (Floors, []string) {
 			notes = append(notes, fmt.Sprintf("%s on %s is ignored: %v", file, PartitionName, err))
 		}
 	}
-	var accepted struct {
-		S *uint32 `json:"s"`
-	}
-	data, err := readSmall(filepath.Join(dir, acceptedFile))
-	if err == nil {
-		if err = json.Unmarshal(data, &accepted); err == nil && accepted.S == nil {
-			err = errors.New(`it has no "s"`)
-		}
-	}
-	if accepted.S != nil && err == nil {
-		f.Accepted = *accepted.S
-	}
+	var err error
+	f.Accepted, err = readAccepted(filepath.Join(dir, acceptedFile))
 	note(acceptedFile, err)
 	f.Time, err = readNumber(filepath.Join(dir, timeFile), maxTime)
 	note(timeFile, err)
@@ -76,6 +66,29 @@ func ReadFloors(dir string) (Floors, []string) {
 	f.Booted = uint32(booted)
 	note(bootedFile, err)
 	return f, notes
+}
+
+// readAccepted reads the sequence of the applier's accepted record, under the
+// applier's name for it or the record's.
+func readAccepted(name string) (uint32, error) {
+	data, err := readSmall(name)
+	if err != nil {
+		return 0, err
+	}
+	var accepted struct {
+		Sequence *uint32 `json:"sequence"`
+		S        *uint32 `json:"s"`
+	}
+	if err := json.Unmarshal(data, &accepted); err != nil {
+		return 0, err
+	}
+	switch {
+	case accepted.Sequence != nil:
+		return *accepted.Sequence, nil
+	case accepted.S != nil:
+		return *accepted.S, nil
+	}
+	return 0, errors.New(`it has no "sequence"`)
 }
 
 // readNumber reads a decimal number and its line feed.

@@ -16,7 +16,7 @@ func TestFloors(t *testing.T) {
 		notes    []string
 	}{
 		"nothing": {nil, Floors{}, 0, nil},
-		"all": {map[string]string{acceptedFile: `{"s":1042,"t":1795180800,"text":"v=xnode1"}`, timeFile: "1795180800\n", bootedFile: "1040\n"},
+		"all": {map[string]string{acceptedFile: `{"sequence":1042,"published":1795180800,"record":"v=xnode1"}`, timeFile: "1795180800\n", bootedFile: "1040\n"},
 			Floors{Time: 1795180800, Accepted: 1042, Booted: 1040}, 1040, nil},
 		"never booted an image":  {map[string]string{acceptedFile: `{"s":7}`}, Floors{Accepted: 7}, 7, nil},
 		"never accepted":         {map[string]string{bootedFile: "9\n"}, Floors{Booted: 9}, 0, nil},
@@ -71,7 +71,7 @@ func TestWriteBooted(t *testing.T) {
 }
 
 func FuzzReadFloors(f *testing.F) {
-	f.Add(`{"s":1}`, "1\n")
+	f.Add(`{"sequence":1}`, "1\n")
 	f.Add(`{"s":4294967296}`, "")
 	f.Add(`[]`, "-0\n")
 	dir := f.TempDir()
