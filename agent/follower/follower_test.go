@@ -330,8 +330,8 @@ func TestRetriesWithBackOff(t *testing.T) {
 		w.serve(f.publish(2, live(2), nil))
 		var counts []int
 		view := run(t, w, f, func(*Follower) {
-			for _, wait := range []time.Duration{1, 8, 40, 400} { // seconds
-				time.Sleep(wait * time.Second)
+			for _, wait := range []time.Duration{time.Second, 8 * time.Second, 40 * time.Second, 400 * time.Second} {
+				time.Sleep(wait)
 				counts = append(counts, len(w.events()))
 			}
 		})

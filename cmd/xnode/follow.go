@@ -70,7 +70,7 @@ func runFollower(ctx context.Context, at layout, log *slog.Logger) error {
 	f := follower.New(options)
 	api.follower = f
 
-	socket, err := listenSocket(at.run("agent/status.sock"))
+	socket, err := listenSocket(ctx, at.run("agent/status.sock"))
 	if err != nil {
 		return err
 	}
@@ -218,15 +218,16 @@ func feedWatchdog(ctx context.Context, notify units.Notifier) error {
 
 // listenSocket listens at a path that may be left from before. A socket that
 // somebody answers on is another follower.
-func listenSocket(path string) (net.Listener, error) {
-	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+func listenSocket(ctx context.Context, path string) (net.Listener, error) {
+	dialer := net.Dialer{Timeout: time.Second}
+	if conn, err := dialer.DialContext(ctx, "unix", path); err == nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("%s is in use: another follower runs; see: systemctl status xnode-follow", path)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove the old socket: %w", err)
 	}
-	l, err := net.Listen("unix", path)
+	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}

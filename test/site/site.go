@@ -26,8 +26,9 @@ import (
 const (
 	// Gateway is the host as a guest of QEMU's user network sees it.
 	Gateway = "10.0.2.2"
-	// Zone and Owner are the fleet's names.
-	Zone  = "fleet.example.org"
+	// Zone is the fleet's part of DNS.
+	Zone = "fleet.example.org"
+	// Owner is the name of its record.
 	Owner = "stable._xnode." + Zone
 )
 
