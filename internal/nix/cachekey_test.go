@@ -81,3 +81,44 @@ func TestNixSignsWithCacheKey(t *testing.T) {
 		t.Error("Nix takes the path by another key of the same name")
 	}
 }
+
+// TestParseCacheKey: what was written is read, and what is damaged is told
+// without showing the secret.
+func TestParseCacheKey(t *testing.T) {
+	t.Parallel()
+	key, err := nix.GenerateCacheKey("cache.example.org-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := string(key.Secret())
+	for _, text := range []string{secret, secret + "\n"} {
+		got, err := nix.ParseCacheKey([]byte(text))
+		if err != nil || got.Public() != key.Public() || string(got.Sign([]byte("x"))) != string(key.Sign([]byte("x"))) {
+			t.Errorf("ParseCacheKey of what Secret wrote: %v, %v", got, err)
+		}
+	}
+	public, err := nix.ParsePublicKey(key.Public())
+	if err != nil || public.String() != key.Public() || public.Name != key.Name {
+		t.Errorf("ParsePublicKey = %v, %v", public, err)
+	}
+	name, body, _ := strings.Cut(secret, ":")
+	other := "A"
+	if body[0] == 'A' {
+		other = "B"
+	}
+	for what, text := range map[string]string{
+		"nothing": "", "no name": ":" + body, "name only": name + ":", "cut off": secret[:60], "longer": secret + "AAAA",
+		"public half": key.Public(), "other seed": name + ":" + other + body[1:], "spaces": " " + secret, "two lines": secret + "\n\n", "name": "a b:" + body,
+	} {
+		if got, err := nix.ParseCacheKey([]byte(text)); err == nil {
+			t.Errorf("%s: ParseCacheKey = %v", what, got)
+		} else if strings.Contains(err.Error(), body[4:40]) {
+			t.Errorf("%s: the error shows the secret: %v", what, err)
+		}
+	}
+	for _, text := range []string{"", "x", "x:", ":" + body, secret, key.Public() + "\n", key.Public() + "="} {
+		if got, err := nix.ParsePublicKey(text); err == nil {
+			t.Errorf("ParsePublicKey(%.20q...) = %v", text, got)
+		}
+	}
+}

@@ -195,7 +195,7 @@ func (n *NAR) begin() error {
 		if err := n.hold(window); err != nil {
 			return err
 		}
-		n.data, err = xz.ReaderConfig{DictCap: lzma.MinDictCap, SingleStream: true}.NewReader(d.head)
+		n.data, err = xz.ReaderConfig{DictCap: lzma.MinDictCap, SingleStream: true}.NewReader(newXZWalker(d.head, window))
 		return err
 	}
 	n.data = d.head

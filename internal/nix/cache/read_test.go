@@ -257,6 +257,36 @@ func TestNARSizes(t *testing.T) {
 	}
 }
 
+// TestXZBlocks: a stream of several blocks is read, and one whose later block
+// wants a larger dictionary than the first is refused before it gets it.
+func TestXZBlocks(t *testing.T) {
+	t.Parallel()
+	data := pattern(600_000)
+	var b bytes.Buffer
+	w, err := xz.WriterConfig{BlockSize: 100_001, DictCap: 1 << 16}.NewWriter(&b)
+	if err == nil {
+		_, err = w.Write(data)
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := readNAR(t, b.Bytes(), narinfo.XZ, int64(len(data))); err != nil || !bytes.Equal(got, data) {
+		t.Fatalf("%d bytes, %v", len(got), err)
+	}
+	first := bytes.Index(b.Bytes(), []byte{0x21, 0x01})
+	second := first + 2 + bytes.Index(b.Bytes()[first+2:], b.Bytes()[first-2:first+3])
+	evil := bytes.Clone(b.Bytes())
+	evil[second+4] = 38 // 2 GiB
+	got, err := readNAR(t, evil, narinfo.XZ, int64(len(data)))
+	var fault *Fault
+	if !errors.As(err, &fault) || fault.Kind != TooLarge || !strings.Contains(err.Error(), "later block") {
+		t.Errorf("%d bytes, %v; want a refusal of the second block", len(got), err)
+	}
+}
+
 func FuzzNAR(f *testing.F) {
 	for kind, file := range compressed(f, pattern(2000)) {
 		f.Add(file, string(kind), int64(2000))
