@@ -170,7 +170,7 @@ func (w *world) Do(_ context.Context, r agent.Request) (agent.Status, error) {
 		w.note("try %s", strings.TrimPrefix(r.System, r.System[:44]))
 		w.status.State.Phase = w.outcome
 		if w.outcome == agent.Settled {
-			w.status.State.LastGoodLive.System = r.System
+			w.status.State.LastGoodLive = agent.Target{System: r.System, Sequence: w.status.Accepted.Sequence}
 			w.status.State.Reapply = agent.Target{}
 		} else {
 			w.status.Quarantine = append(w.status.Quarantine, agent.Verdict{System: r.System, Reason: agent.Reason{Code: agent.RedProbe}})
@@ -260,7 +260,7 @@ func TestFollowsOneReleaseAfterTheOther(t *testing.T) {
 			time.Sleep(30 * time.Minute)
 		})
 		want := []string{
-			"fetch 1", "accept 1 halted=false",
+			"fetch 1", "accept 1 halted=false", "try xnodeos-pocket-1", // it runs: only told
 			"fetch 2", "accept 2 halted=false", "realise 2", "try xnodeos-pocket-2",
 			"fetch 3", "accept 3 halted=false", "realise 3", "try xnodeos-pocket-3",
 		}

@@ -116,10 +116,13 @@ func (f *Follower) apply(ctx context.Context, status agent.Status, record *annou
 		return refuse(agent.CodeNothing, "%v", err)
 	}
 	f.set(func(v *View) { v.Follow.Target = target })
+	request := agent.Request{Op: agent.OpTry, Record: record.Text(), Release: files.Release, Nodes: files.Nodes, System: target.System}
+	if good := status.State.LastGoodLive; target.System == good.System {
+		return f.confirm(ctx, target.Sequence != good.Sequence && !record.Halted, request)
+	}
 	if err := f.judge(status, record, rel, target); err != nil {
 		return err
 	}
-	request := agent.Request{Op: agent.OpTry, Record: record.Text(), Release: files.Release, Nodes: files.Nodes, System: target.System}
 	return f.realiseAndTry(ctx, target, append(append([]string{}, f.opt.Caches...), rel.Caches...), request)
 }
 
@@ -136,6 +139,20 @@ func (f *Follower) applyKept(ctx context.Context, target agent.Target) error {
 	f.opt.Log.Info("applying again what was proven before the boot", "system", target.System, "sequence", target.Sequence)
 	request := agent.Request{Op: agent.OpTry, Record: kept.Record, Release: kept.Release, Nodes: kept.Nodes, System: target.System}
 	return f.realiseAndTry(ctx, target, append(append([]string{}, f.opt.Caches...), rel.Caches...), request)
+}
+
+// confirm tells the applier of a release that names what runs here, so that it
+// knows the newest one that does. Nothing is activated; if it does not want to
+// hear of it now, the next round tells it again.
+func (f *Follower) confirm(ctx context.Context, newer bool, request agent.Request) error {
+	if newer {
+		_, err := f.opt.Applier.Do(ctx, request)
+		var refusal *agent.Refusal
+		if err != nil && !errors.As(err, &refusal) {
+			return err
+		}
+	}
+	return errRuns
 }
 
 // fetch returns the release that the record binds.
@@ -165,9 +182,6 @@ func (f *Follower) fetch(ctx context.Context, record *announce.Record) (Files, *
 // downloaded for it.
 func (f *Follower) judge(status agent.Status, record *announce.Record, rel *release.Release, target agent.Target) error {
 	state := status.State
-	if target.System == state.LastGoodLive.System {
-		return errRuns
-	}
 	for _, q := range status.Quarantine {
 		if q.System == target.System {
 			return refuse(agent.CodeQuarantined, "release %d names a system that went back here: %s", target.Sequence, q.Reason)
