@@ -17,6 +17,8 @@ const (
 type Schedule struct {
 	// Floor and Ceiling bound the time before jitter; 0 means the defaults.
 	Floor, Ceiling time.Duration
+	// Planned is told how long Run waits before it looks again; may be nil.
+	Planned func(wait time.Duration)
 	// Random returns a number from 0 up to 1.
 	Random func() float64
 
@@ -81,6 +83,9 @@ func (s *Schedule) Run(ctx context.Context, poll <-chan struct{}, look func(cont
 			wait = s.Faulty()
 		} else {
 			wait = s.Answered(ttl)
+		}
+		if s.Planned != nil {
+			s.Planned(wait)
 		}
 		timer := time.NewTimer(wait)
 		select {

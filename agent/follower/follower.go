@@ -173,6 +173,11 @@ func (f *Follower) Poll() {
 	}
 }
 
+// Planned shows when the record is asked for again.
+func (f *Follower) Planned(wait time.Duration) {
+	f.set(func(v *View) { v.NextPoll = f.opt.Clock().Now.Add(wait) })
+}
+
 // Run follows until ctx ends, and returns ctx's cause.
 func (f *Follower) Run(ctx context.Context) error {
 	var wg sync.WaitGroup

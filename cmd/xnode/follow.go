@@ -59,7 +59,10 @@ func runFollower(ctx context.Context, at layout, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("read settings: %w", err)
 	}
-	node, options, err := assemble(at, settings, log)
+	schedule := &follow.Schedule{
+		Floor: time.Duration(settings.DNS.Floor), Ceiling: time.Duration(settings.DNS.Backoff), Random: rand.Float64,
+	}
+	node, options, err := assemble(at, settings, schedule, log)
 	if err != nil {
 		return err
 	}
@@ -68,7 +71,7 @@ func runFollower(ctx context.Context, at layout, log *slog.Logger) error {
 	notify := units.Notifier{Socket: os.Getenv("NOTIFY_SOCKET")}
 	options.Show = presenter(ctx, at, node, settings.Name, server, notify)
 	f := follower.New(options)
-	api.follower = f
+	api.follower, schedule.Planned = f, f.Planned
 
 	socket, err := listenSocket(ctx, at.run("agent/status.sock"))
 	if err != nil {
@@ -101,7 +104,7 @@ func runFollower(ctx context.Context, at layout, log *slog.Logger) error {
 }
 
 // assemble makes the follower's options out of what lies on this node.
-func assemble(at layout, settings agentconfig.Config, log *slog.Logger) (statusapi.Node, follower.Options, error) {
+func assemble(at layout, settings agentconfig.Config, schedule follower.Schedule, log *slog.Logger) (statusapi.Node, follower.Options, error) {
 	var node statusapi.Node
 	var o follower.Options
 	was, err := at.booted()
@@ -146,10 +149,7 @@ func assemble(at layout, settings agentconfig.Config, log *slog.Logger) (statusa
 		},
 		Applier: client.New(at.run("apply.sock")),
 		Changed: at.applierChanged, Kept: at.kept, Trust: at.trust, Clock: at.clock,
-		Schedule: &follow.Schedule{
-			Floor: time.Duration(settings.DNS.Floor), Ceiling: time.Duration(settings.DNS.Backoff), Random: rand.Float64,
-		},
-		GitInterval: time.Duration(settings.Git.Interval), Log: log,
+		Schedule: schedule, GitInterval: time.Duration(settings.Git.Interval), Log: log,
 	}
 	return node, o, nil
 }
