@@ -96,8 +96,8 @@ type Options struct {
 	Applier    Applier
 	// Changed returns a text that differs when the applier's files did.
 	Changed func() string
-	// Kept reads what the applier kept.
-	Kept func() (Kept, error)
+	// Kept reads what the applier kept of a system.
+	Kept func(system string) (Kept, error)
 	// Trust reads the trust that counts now.
 	Trust func() (*trust.State, error)
 	Clock func() announce.Clock

@@ -102,6 +102,7 @@ type world struct {
 	log       []string
 	slow      time.Duration // of a download
 	kept      Kept
+	keptErr   error
 }
 
 func (w *world) note(format string, args ...any) { w.log = append(w.log, fmt.Sprintf(format, args...)) }
@@ -207,7 +208,7 @@ func run(t *testing.T, w *world, f *fleet, script func(*Follower)) View {
 			defer w.lock()()
 			return fmt.Sprint(w.status)
 		},
-		Kept:  func() (Kept, error) { return w.kept, nil },
+		Kept:  func(string) (Kept, error) { return w.kept, w.keptErr },
 		Trust: f.trust,
 		Clock: func() announce.Clock { return announce.Clock{Now: now(), Synchronised: true} },
 		Show:  func(v View) { last = v },
@@ -449,6 +450,22 @@ func TestAppliesAgainWhatABootDidNotBring(t *testing.T) {
 		w.status.State.Reapply = agent.Target{System: systemOf(2), Sequence: 2}
 		run(t, w, f, func(*Follower) { time.Sleep(time.Minute) }) // no DNS at all
 		want := []string{"realise 2", "try xnodeos-pocket-2"}
+		if diff := cmp.Diff(want, w.events()); diff != "" {
+			t.Errorf("what was done (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// A power cut may have left nothing to read of what was proven: then what is
+// announced counts, and the node does not wait for ever.
+func TestAppliesWhatIsAnnouncedWhereNothingWasKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, f := newWorld(), newFleet(t)
+		w.serve(f.publish(2, live(2), nil))
+		w.keptErr = errors.New("read kept release: no such file")
+		w.status.State.Reapply = agent.Target{System: systemOf(2), Sequence: 2}
+		run(t, w, f, func(*Follower) { time.Sleep(time.Minute) })
+		want := []string{"fetch 2", "accept 2 halted=false", "realise 2", "try xnodeos-pocket-2"}
 		if diff := cmp.Diff(want, w.events()); diff != "" {
 			t.Errorf("what was done (-want +got):\n%s", diff)
 		}

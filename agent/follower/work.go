@@ -57,6 +57,11 @@ func (f *Follower) handle(ctx context.Context) time.Duration {
 	}
 	if again := status.State.Reapply; !again.IsZero() {
 		err = f.applyKept(one, again)
+		var refusal *agent.Refusal
+		if err != nil && record != nil && one.Err() == nil && !(errors.As(err, &refusal) && refusal.Held()) {
+			f.opt.Log.Warn("what was proven before the boot cannot be applied again; what is announced is next", "error", err)
+			err = f.apply(one, status, record)
+		}
 	} else if record != nil {
 		err = f.apply(one, status, record)
 	}
@@ -128,7 +133,7 @@ func (f *Follower) apply(ctx context.Context, status agent.Status, record *annou
 
 // applyKept applies again what was proven here and did not survive a boot.
 func (f *Follower) applyKept(ctx context.Context, target agent.Target) error {
-	kept, err := f.opt.Kept()
+	kept, err := f.opt.Kept(target.System)
 	if err != nil {
 		return fmt.Errorf("read the kept release: %w", err)
 	}

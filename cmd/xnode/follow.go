@@ -248,9 +248,15 @@ func (l layout) applierChanged() string {
 	return b.String()
 }
 
-// kept reads what the applier kept for after a boot.
-func (l layout) kept() (follower.Kept, error) {
-	in, _, err := journal.OpenReleases(l.state("applier")).LastGood()
+// kept reads what the applier kept of a system for after a boot: what proved it
+// before it was tried, or else what was last-good, which the power may have
+// failed to make the same.
+func (l layout) kept(system string) (follower.Kept, error) {
+	releases := journal.OpenReleases(l.state("applier"))
+	in, err := releases.Kept(system)
+	if err != nil {
+		in, _, err = releases.LastGood()
+	}
 	return follower.Kept{Record: in.Record, Release: in.Release, Nodes: in.Nodes}, err
 }
 
