@@ -68,12 +68,18 @@ func checkKernel(f Facts) Check {
 	return good("kexec", "the kernel can start another one")
 }
 
+func locked(mode string) bool { return mode == "integrity" || mode == "confidentiality" }
+
+// lockedRemedy is for kernels that another key has signed than those that the
+// old kernel knows.
+const lockedRemedy = "switch Secure Boot off in the firmware, or take lockdown= off the old kernel's command line, or boot the ISO"
+
 func checkLockdown(f Facts) Check {
-	switch f.Lockdown {
-	case "integrity", "confidentiality":
+	switch {
+	case locked(f.Lockdown):
 		return bad("lockdown", Warn, "the kernel is locked down ("+f.Lockdown+"), as under Secure Boot: it starts only kernels signed by a key that it trusts",
-			"if the trial load is refused, switch Secure Boot off in the firmware or boot the ISO")
-	case "":
+			"if the trial load is refused: "+lockedRemedy)
+	case f.Lockdown == "":
 		return good("lockdown", "no lockdown in this kernel")
 	}
 	return good("lockdown", "lockdown is %s", f.Lockdown)

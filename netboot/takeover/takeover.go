@@ -107,6 +107,9 @@ func prepare(ctx context.Context, src Source, opt Options, k kernel, lock func(s
 		try = func(m Method) error { return k.Try(m, src.Kernel, v.Cmdline) }
 	}
 	method, check := choose(v.Memory, opt.Methods, try)
+	if check.Status == Fail && locked(facts.Lockdown) {
+		check.Remedy = lockedRemedy
+	}
 	v.Method = method
 	v.add(check)
 	return p.plan, nil

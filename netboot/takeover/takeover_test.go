@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
 
 	"xnodeos.org/internal/cpio"
 	"xnodeos.org/internal/manifest"
@@ -236,6 +237,10 @@ func TestPrepareRefuses(t *testing.T) {
 		{"kernel says no", func(_ *Source, _ *Options, k *fakeKernel) {
 			k.refuse = map[Method]error{FileLoad: errors.New("no key"), SegmentLoad: errors.New("locked down")}
 		}, "kexec_file_load: no key; kexec_load: locked down"},
+		{"locked down", func(_ *Source, o *Options, k *fakeKernel) {
+			o.Root.(fstest.MapFS)["sys/kernel/security/lockdown"] = file("none [integrity] confidentiality\n")
+			k.refuse = map[Method]error{FileLoad: explain(unix.EPERM), SegmentLoad: explain(unix.EPERM)}
+		}, "switch Secure Boot off"},
 		{"container", func(_ *Source, o *Options, _ *fakeKernel) {
 			o.Root.(fstest.MapFS)["run/systemd/container"] = file("lxc\n")
 		}, "container"},

@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -34,7 +35,7 @@ func (n *node) checkUp(t *testing.T, line vm.Line, more extra) map[string]string
 		"state":     "systemctl is-system-running --wait",
 		"failed":    "systemctl --failed --plain --no-legend",
 		"record":    "cat /run/xnode/boot.json",
-		"addresses": `for d in /sys/class/net/*; do echo "$(cat $d/address) $(ip -o -4 addr show dev ${d##*/} scope global | awk '{print $4}')"; done`,
+		"addresses": `for d in /sys/class/net/*; do echo "$(cat $d/address) "$(ip -o addr show dev ${d##*/} scope global | awk '{print $4}'); done`,
 		"nix":       "nix show-config",
 		"root":      "grep ^root: /etc/shadow",
 	}
@@ -90,12 +91,11 @@ func (n *node) checkRecord(t *testing.T, facts map[string]string) {
 	}
 }
 
-// hasAddress looks for a card with exactly this address, in lines of MAC and
-// addresses.
+// hasAddress looks for a card with this address, in lines of MAC and addresses.
 func hasAddress(lines, mac, address string) bool {
 	for line := range strings.Lines(lines) {
 		words := strings.Fields(line)
-		if len(words) == 2 && strings.EqualFold(words[0], mac) && words[1] == address {
+		if len(words) > 1 && strings.EqualFold(words[0], mac) && slices.Contains(words[1:], address) {
 			return true
 		}
 	}

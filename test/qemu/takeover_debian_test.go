@@ -11,13 +11,24 @@ import (
 	"xnodeos.org/netboot/takeover"
 )
 
-// takeoverDebian replaces a Debian that runs from a disk, with so little
-// memory that only kexec_load fits. The disk is sound afterwards: the old system
-// can start from it again.
+// fillScript leaves no byte of the disk, and so little memory that only
+// kexec_load fits.
+const fillScript = `
+fallocate -l $(( $(df -k --output=avail / | tail -1) - 512 ))K /var/tmp/fill
+cat /dev/zero > /var/tmp/more 2>/dev/null
+[ "$(df -k --output=avail / | tail -1)" -eq 0 ] || exit 1
+more=$(awk '/^MemAvailable/ {print int($2 / 1024) - 205}' /proc/meminfo)
+[ "$more" -le 0 ] || head -c "${more}M" /dev/zero > /dev/shm/fill
+`
+
+// takeoverDebian replaces a Debian that runs from a disk, which is full, with
+// little memory left. The disk is sound afterwards: the old system can start
+// from it again.
 func takeoverDebian(t *testing.T) {
 	to := buildImage(t, recipe{system: "pocket:label=pocket-2"})
 	n := startDebian(t, 384)
 	n.upload(t, takeoverFile(t, to))
+	n.shell(t, fillScript)
 	n.lookFirst(t, takeover.SegmentLoad)
 	n.takeOver(t, to)
 	// s_state of the superblock, at its byte 58: 1 is EXT4_VALID_FS.
