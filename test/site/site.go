@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"xnodeos.org/internal/command"
@@ -45,6 +46,8 @@ type Options struct {
 	// Agent are further lines of the nodes' agent.toml, before its tables.
 	// Tables are added behind, as "[activate]\nsettle = \"5s\"".
 	Agent string
+	// Cache wraps what serves the binary cache, to have it misbehave; may be nil.
+	Cache func(http.Handler) http.Handler
 	// Log gets a line for each step that takes time; may be nil.
 	Log func(string)
 }
@@ -62,6 +65,7 @@ type Site struct {
 
 	cache *http.Server
 	done  chan error
+	cut   atomic.Bool
 }
 
 // Start starts the servers and makes the fleet. What it started ends with Close
@@ -105,7 +109,16 @@ func (s *Site) serveCache(ctx context.Context) error {
 		return fmt.Errorf("serve the cache: %w", err)
 	}
 	s.CacheURL = "http://" + s.forNodes(l.Addr().String())
-	s.cache = &http.Server{Handler: http.FileServer(http.Dir(s.CacheDir)), ReadHeaderTimeout: 10 * time.Second}
+	var files http.Handler = http.FileServer(http.Dir(s.CacheDir))
+	if s.opt.Cache != nil {
+		files = s.opt.Cache(files)
+	}
+	s.cache = &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.cut.Load() {
+			panic(http.ErrAbortHandler) // the connection ends without an answer
+		}
+		files.ServeHTTP(w, r)
+	})}
 	go func() { s.done <- s.cache.Serve(l) }()
 	return nil
 }
@@ -189,6 +202,21 @@ func (s *Site) run(ctx context.Context, args ...string) ([]byte, error) {
 			}
 		},
 	})
+}
+
+// Cut takes all servers from everybody who asks, until Mend. Nothing can be
+// released meanwhile.
+func (s *Site) Cut() error {
+	s.cut.Store(true)
+	s.Git.SetFault(gitserver.Fault{Then: gitserver.Cut})
+	return s.DNS.Pause()
+}
+
+// Mend ends a Cut.
+func (s *Site) Mend() error {
+	s.cut.Store(false)
+	s.Git.SetFault(gitserver.Fault{})
+	return s.DNS.Continue()
 }
 
 // Close ends the servers.

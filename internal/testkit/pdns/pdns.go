@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -113,6 +114,20 @@ func Run(t testing.TB, opt Options) *Server {
 		stop()
 	})
 	return s
+}
+
+// Pause stops the server where it is: it answers nobody until Continue, as one
+// that cannot be reached.
+func (s *Server) Pause() error { return s.signal(syscall.SIGSTOP) }
+
+// Continue ends a Pause.
+func (s *Server) Continue() error { return s.signal(syscall.SIGCONT) }
+
+func (s *Server) signal(what syscall.Signal) error {
+	if err := syscall.Kill(s.process.PID(), what); err != nil {
+		return fmt.Errorf("send %v to PowerDNS: %w", what, err)
+	}
+	return nil
 }
 
 // Close ends the server and removes its folder.
