@@ -63,6 +63,7 @@ func TestAccept(t *testing.T) {
 	trusted := Check{Signers: signers(t, key, trust.NamespaceManifest), Arch: "x86_64-linux"}
 	with := func(c Check, change func(*Check)) Check { change(&c); return c }
 	other := newRelease(t, 2, testChunk)
+	elsewhere := bytes.Replace(r.manifest, []byte(`"`+PayloadName+`"`), []byte(`"../../etc/passwd"`), 1)
 	for name, tt := range map[string]struct {
 		check           Check
 		data, signature []byte
@@ -82,6 +83,9 @@ func TestAccept(t *testing.T) {
 		"of another machine":     {with(trusted, func(c *Check) { c.Arch = "aarch64-linux" }), r.manifest, good, "this machine is aarch64-linux"},
 		"pinned nonsense":        {Check{Digest: manifest.DigestOf([]byte("{"))}, []byte("{"), nil, "read manifest"},
 		"nothing trusted":        {Check{}, r.manifest, good, "no manifest can be trusted"},
+		"cut off":                {trusted, r.manifest[:len(r.manifest)/2], good, "signature"},
+		"signed while cut off":   {trusted, r.manifest[:len(r.manifest)/2], sign(t, key, trust.NamespaceManifest, r.manifest[:len(r.manifest)/2]), "read manifest"},
+		"signed path traversal":  {trusted, elsewhere, sign(t, key, trust.NamespaceManifest, elsewhere), `"../../etc/passwd"`},
 		"oversized":              {trusted, make([]byte, manifest.MaxSize+1), good, "longer than the allowed"},
 	} {
 		m, err := tt.check.Accept(tt.data, tt.signature)
