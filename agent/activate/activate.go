@@ -9,8 +9,8 @@
 //
 // Of the exit codes only 0 (done) and 100 (a reboot is needed) say what they
 // mean. The program also ends with numbers of operating system errors (11 for a
-// lock that is taken, by its Rust implementation), so every other end is a
-// failure, explained by the units that fail since.
+// lock that is taken, by its Rust implementation), so every other end is judged
+// by the state of the units, and is a failure unless that explains it away.
 package activate
 
 import (
@@ -33,8 +33,11 @@ const SwitchUnit = "xnode-switch.service"
 // program is where a system of the NixOS contract has it.
 const program = "bin/switch-to-configuration"
 
-// exitReboot is switch-to-configuration's code for "done as far as possible".
-const exitReboot = 100
+// switch-to-configuration's codes that have a meaning of their own.
+const (
+	exitReboot = 100 // done as far as possible
+	exitUnits  = 4   // done, and a unit failed; or it was interrupted (EINTR)
+)
 
 // What Switch may answer, for errors.Is.
 var (
@@ -80,7 +83,9 @@ type Verdict string
 
 // Verdicts.
 const (
-	// Activated: it says it is done, and the system is the current one.
+	// Activated: it says it is done, and the system is the current one. Also
+	// where it complains of units that failed before already, and of no other:
+	// a machine with such a unit must not be kept from every release.
 	Activated Verdict = "activated"
 	// NeedsReboot: done as far as possible; only a reboot finishes it, and only
 	// a reboot goes back.
@@ -95,7 +100,7 @@ const (
 // Outcome is the end of a switch.
 type Outcome struct {
 	Verdict Verdict
-	// Why is for people; empty if Activated.
+	// Why is for people; empty if Activated without complaint.
 	Why    string
 	Result unit.Result
 	// Failed are the units that fail now and are not in Request.Failing.
@@ -190,9 +195,7 @@ func (a Activator) conclude(ctx context.Context, r Request, result unit.Result) 
 	if err != nil {
 		return Outcome{}, err
 	}
-	fresh := withoutUnit(unit.Newly(r.Failing, failing), SwitchUnit)
-	o := Judge(result, string(r.System), current, Lock(locked), fresh)
-	return o, nil
+	return Judge(result, string(r.System), current, Lock(locked), failingOf(r.Failing, failing)), nil
 }
 
 func withoutUnit(list []unit.Failed, name string) []unit.Failed {
@@ -205,12 +208,24 @@ func withoutUnit(list []unit.Failed, name string) []unit.Failed {
 	return rest
 }
 
+// Failing are the units that fail after a switch: those that did before, and
+// those that did not.
+type Failing struct{ Old, New []unit.Failed }
+
+// failingOf compares two lists, and leaves the switch's own unit out.
+func failingOf(before, now []unit.Failed) Failing {
+	now = withoutUnit(now, SwitchUnit)
+	fresh := unit.Newly(before, now)
+	return Failing{Old: unit.Newly(fresh, now), New: fresh}
+}
+
 // Lock says whether somebody held the lock when the switch had ended.
 type Lock bool
 
 // Judge says what the end of a switch to system means. It looks at nothing but
 // its arguments.
-func Judge(result unit.Result, system, current string, lock Lock, failed []unit.Failed) Outcome {
+func Judge(result unit.Result, system, current string, lock Lock, units Failing) Outcome {
+	failed := units.New
 	o := Outcome{Verdict: Failed, Result: result, Failed: failed, Current: current}
 	moved := current == system
 	switch {
@@ -223,6 +238,9 @@ func Judge(result unit.Result, system, current string, lock Lock, failed []unit.
 	case result.ExitCode == exitReboot && result.Reason == "exit-code":
 		o.Verdict = NeedsReboot
 		o.Why = "a reboot is needed to start this system"
+	case result.ExitCode == exitUnits && result.Reason == "exit-code" && moved && len(failed) == 0 && len(units.Old) > 0:
+		o.Verdict = Activated
+		o.Why = "failed before and still: " + names(units.Old)
 	case bool(lock) && !moved && result.ExitCode > 0 && len(failed) == 0:
 		o.Verdict = Refused
 		o.Why = fmt.Sprintf("%s while somebody else holds %q", result, lockFile)
@@ -241,13 +259,17 @@ func explain(result unit.Result, moved bool, failed []unit.Failed) string {
 		text += "; it was not activated"
 	}
 	if len(failed) > 0 {
-		names := make([]string, len(failed))
-		for i, f := range failed {
-			names[i] = f.Name
-		}
-		text += "; failed since: " + strings.Join(names, ", ")
+		text += "; failed since: " + names(failed)
 	}
 	return text
+}
+
+func names(list []unit.Failed) string {
+	words := make([]string, len(list))
+	for i, f := range list {
+		words[i] = f.Name
+	}
+	return strings.Join(words, ", ")
 }
 
 // Running says which system the switch unit is about, and how it is. The system

@@ -235,27 +235,33 @@ func TestJudge(t *testing.T) {
 		failed  []unit.Failed
 		want    Verdict
 		why     string
+		old     []unit.Failed
 	}{
-		"done":               {unit.Result{State: unit.Ended, Reason: "success"}, newSystem, false, nil, Activated, ""},
-		"done, others fail":  {unit.Result{State: unit.Ended, Reason: "success"}, newSystem, false, fresh, Activated, ""},
-		"done, but is not":   {unit.Result{State: unit.Ended, Reason: "success"}, oldSystem, false, nil, Failed, "current system is"},
-		"reboot":             {code(100), newSystem, false, nil, NeedsReboot, "reboot"},
-		"refused by lock":    {code(11), oldSystem, true, nil, Refused, "exit code 11"},
-		"refused, nixos":     {code(1), oldSystem, true, nil, Refused, lockFile},
-		"1 without lock":     {code(1), oldSystem, false, nil, Failed, "it was not activated"},
-		"1 after activation": {code(1), newSystem, true, nil, Failed, "exit code 1"},
-		"activation":         {code(2), newSystem, false, nil, Failed, "exit code 2"},
-		"not EINTR":          {code(4), newSystem, false, fresh, Failed, "exit code 4; failed since: a.service"},
-		"signal":             {signal(9, "signal"), newSystem, false, nil, Failed, "signal 9"},
-		"SIGTERM":            {signal(15, "success"), newSystem, false, nil, Failed, "signal 15"},
-		"core":               {signal(11, "core-dump"), oldSystem, true, nil, Failed, "signal 11"},
-		"timeout":            {signal(15, "timeout"), oldSystem, false, nil, Failed, "in time; it was not activated"},
-		"missing program":    {code(203), oldSystem, false, nil, Failed, "203"},
-		"vanished":           {unit.Result{State: unit.Gone, ExitCode: -1}, newSystem, false, nil, Failed, "stopped by somebody"},
-		"100 by a timeout":   {unit.Result{State: unit.Ended, Reason: "timeout", ExitCode: 100}, newSystem, false, nil, Failed, "in time"},
+		"done":                  {unit.Result{State: unit.Ended, Reason: "success"}, newSystem, false, nil, Activated, "", nil},
+		"done, others fail":     {unit.Result{State: unit.Ended, Reason: "success"}, newSystem, false, fresh, Activated, "", nil},
+		"done, but is not":      {unit.Result{State: unit.Ended, Reason: "success"}, oldSystem, false, nil, Failed, "current system is", nil},
+		"reboot":                {code(100), newSystem, false, nil, NeedsReboot, "reboot", nil},
+		"refused by lock":       {code(11), oldSystem, true, nil, Refused, "exit code 11", nil},
+		"refused, nixos":        {code(1), oldSystem, true, nil, Refused, lockFile, nil},
+		"1 without lock":        {code(1), oldSystem, false, nil, Failed, "it was not activated", nil},
+		"1 after activation":    {code(1), newSystem, true, nil, Failed, "exit code 1", nil},
+		"activation":            {code(2), newSystem, false, nil, Failed, "exit code 2", nil},
+		"not EINTR":             {code(4), newSystem, false, fresh, Failed, "exit code 4; failed since: a.service", nil},
+		"signal":                {signal(9, "signal"), newSystem, false, nil, Failed, "signal 9", nil},
+		"SIGTERM":               {signal(15, "success"), newSystem, false, nil, Failed, "signal 15", nil},
+		"core":                  {signal(11, "core-dump"), oldSystem, true, nil, Failed, "signal 11", nil},
+		"timeout":               {signal(15, "timeout"), oldSystem, false, nil, Failed, "in time; it was not activated", nil},
+		"missing program":       {code(203), oldSystem, false, nil, Failed, "203", nil},
+		"vanished":              {unit.Result{State: unit.Gone, ExitCode: -1}, newSystem, false, nil, Failed, "stopped by somebody", nil},
+		"4 by an old failure":   {code(4), newSystem, false, nil, Activated, "still: a.service", fresh},
+		"4 by both":             {code(4), newSystem, false, []unit.Failed{{Name: "b.service"}}, Failed, "since: b.service", fresh},
+		"4 by nothing":          {code(4), newSystem, false, nil, Failed, "exit code 4", nil},
+		"4 before it began":     {code(4), oldSystem, false, nil, Failed, "not activated", fresh},
+		"2 with an old failure": {code(2), newSystem, false, nil, Failed, "exit code 2", fresh},
+		"100 by a timeout":      {unit.Result{State: unit.Ended, Reason: "timeout", ExitCode: 100}, newSystem, false, nil, Failed, "in time", nil},
 	} {
-		got := Judge(test.result, newSystem, test.current, test.lock, test.failed)
-		if got.Verdict != test.want || !strings.Contains(got.Why, test.why) || (test.want == Activated) != (got.Why == "") {
+		got := Judge(test.result, newSystem, test.current, test.lock, Failing{New: test.failed, Old: test.old})
+		if got.Verdict != test.want || !strings.Contains(got.Why, test.why) || (test.want == Activated && test.old == nil) != (got.Why == "") {
 			t.Errorf("%s: %s %q; want %s %q", name, got.Verdict, got.Why, test.want, test.why)
 		}
 	}

@@ -108,11 +108,15 @@ func (p Prober) Examine(ctx context.Context, e Exam) (agent.Report, error) {
 	defer cancel()
 	settled := newSettle(limit, e.Settle)
 	defer settled.stop()
-	for {
+	for whole := (agent.Report{}); ; {
 		report := p.round(limit, e)
 		if err := ctx.Err(); err != nil {
 			return report, fmt.Errorf("probe %q: %w", e.System, err)
 		}
+		if limit.Err() != nil && whole.Probes != nil {
+			report = whole // the end of time cut this round off; the one before says more
+		}
+		whole = report
 		if e.Seen != nil {
 			e.Seen(report)
 		}

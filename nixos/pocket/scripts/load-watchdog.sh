@@ -6,5 +6,6 @@ udevadm settle --timeout=30 || true
 for watchdog in /dev/watchdog*; do
   if [ -e "$watchdog" ]; then exit 0; fi
 done
-# not the shell's own, which cannot read compressed modules
-exec /usr/sbin/modprobe softdog
+# not the shell's own, which cannot read compressed modules; a machine without
+# any works as well, and its journal says so
+/usr/sbin/modprobe softdog || echo "no watchdog: nothing resets this machine if systemd freezes" >&2
