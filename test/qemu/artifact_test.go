@@ -22,17 +22,6 @@ func TestArtifactRaw(t *testing.T) {
 	}
 }
 
-// TestArtifactUKI lets the firmware start the unified kernel image, with the
-// payload on an ISO that was written to a disk.
-func TestArtifactUKI(t *testing.T) {
-	img := buildImage(t, recipe{system: "pocket"})
-	n, line := scenario{firmware: vm.UEFI, as: vm.Disk, uki: true}.boot(t, img, ready, stageFailed, kernelPanic)
-	facts := n.checkUp(t, line, extra{})
-	if record := parseBootRecord(t, facts["record"]); !strings.HasPrefix(record.Medium, "disk ") {
-		t.Errorf("the payload came from %q; want the disk", record.Medium)
-	}
-}
-
 // TestArtifactVerity has the kernel check each block of the payload as it is
 // read, and reads all of it.
 func TestArtifactVerity(t *testing.T) {

@@ -50,8 +50,8 @@ type scenario struct {
 	memory   int       // MiB
 	append   string    // more words for the kernel; only without an ISO
 	payload  []string  // kernel and initrd alone; the payload comes from these URLs
-	uki      bool      // the firmware starts the unified image, the ISO is beside it
 	wire     *wireNet
+	change   func(*vm.Machine) // what else is different; may be nil
 }
 
 func (s scenario) machine(t *testing.T, img *image) (vm.Machine, uint16) {
@@ -76,10 +76,6 @@ func (s scenario) machine(t *testing.T, img *image) (vm.Machine, uint16) {
 		m.Kernel, m.Initrd = filepath.Join(img.netboot, "vmlinuz"), filepath.Join(img.netboot, "initrd")
 		m.Append = img.manifest.Cmdline + " xnode.manifest=" + img.digest + " no_timer_check " + s.append +
 			" xnode.payload=" + strings.Join(s.payload, " xnode.payload=")
-		return m, port
-	}
-	if s.uki {
-		m.Kernel, m.Drives = img.uki, []vm.Drive{{File: img.iso, As: s.as, Snapshot: true}}
 		return m, port
 	}
 	if s.as == "" {
@@ -116,6 +112,9 @@ func (s scenario) boot(t *testing.T, img *image, want vm.Pattern, not ...vm.Patt
 func (s scenario) bootOnce(t *testing.T, img *image, patterns []vm.Pattern) (*node, vm.Line, error) {
 	t.Helper()
 	m, port := s.machine(t, img)
+	if s.change != nil {
+		s.change(&m)
+	}
 	log := keepSerial(t)
 	v, err := vm.Start(t.Context(), m, vm.Options{Now: time.Now, SerialLog: log})
 	if err != nil {
