@@ -96,12 +96,17 @@ func (p Prober) askUnits(ctx context.Context, e Exam, q Probe) (string, error) {
 			fresh = append(fresh, fmt.Sprintf("%s (%s)", f.Name, f.How))
 		}
 	}
-	observed := "nothing failed"
+	observed := ""
 	if len(known) > 0 {
 		observed = "failed before and still: " + strings.Join(known, ", ")
 	}
-	if len(fresh) > 0 {
+	switch {
+	case len(fresh) > 0 && observed != "":
 		return observed + ";", fmt.Errorf("newly failed: %s", strings.Join(fresh, ", "))
+	case len(fresh) > 0:
+		return "", fmt.Errorf("newly failed: %s", strings.Join(fresh, ", "))
+	case observed == "":
+		return "nothing failed", nil
 	}
 	return observed, nil
 }

@@ -105,6 +105,8 @@ func (t *trials) back(ctx context.Context, from string) {
 func (t *trials) run(ctx context.Context) {
 	sleeper := unit.Service{Name: "agentunits-sleeper.service", Argv: []string{t.self, "sleep", "1h"}}
 	t.say("sleeper", nil, t.units.Start(ctx, sleeper))
+	// One that a switch must not touch, as the dead man.
+	t.say("dead man", nil, t.units.Arm(ctx, unit.Alarm{Name: "agentunits-deadman", After: time.Hour, Argv: []string{t.self, "sleep", "0s"}}))
 	t.try(ctx, "two", "two", 2*time.Minute)
 	t.examine(ctx, "two exam", "two", 2*time.Second, 60*time.Second)
 	greeting, err := os.ReadFile("/run/pocket-greeting")
@@ -121,21 +123,23 @@ func (t *trials) run(ctx context.Context) {
 		t.back(ctx, name)
 	}
 	t.try(ctx, "late", "late", 2*time.Minute)
-	t.examine(ctx, "late exam", "late", 40*time.Second, 50*time.Second)
+	t.examine(ctx, "late exam", "late", 36*time.Second, 38*time.Second)
 	t.back(ctx, "late")
 	t.try(ctx, "network", "network", 2*time.Minute)
-	t.examine(ctx, "network exam", "network", 30*time.Second, 20*time.Second)
+	t.examine(ctx, "network exam", "network", 30*time.Second, 10*time.Second)
 	t.back(ctx, "network")
 	t.hanging(ctx)
 	t.busy(ctx)
 	r, err := t.units.Result(ctx, sleeper.Name)
+	armed, alarmErr := t.units.Disarm(ctx, "agentunits-deadman")
+	t.say("dead man untouched", armed, alarmErr)
 	t.say("sleeper untouched", r.State, errors.Join(err, t.units.Forget(ctx, sleeper.Name)))
 }
 
 // hanging plays an applier that dies in the middle of a switch that hangs.
 func (t *trials) hanging(ctx context.Context) {
 	short, cancel := context.WithTimeout(ctx, 2*time.Second)
-	_, err := t.activator.Switch(short, activate.Request{System: t.systems["hang"], Limit: 12 * time.Second})
+	_, err := t.activator.Switch(short, activate.Request{System: t.systems["hang"], Limit: 8 * time.Second})
 	cancel()
 	t.say("hang applier dies", errors.Is(err, context.DeadlineExceeded), nil)
 	system, r, err := t.activator.Running(ctx)
