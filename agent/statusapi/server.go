@@ -12,8 +12,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // Commands are what the unix socket may ask of the follower.
@@ -43,8 +41,7 @@ type Options struct {
 
 // Server serves the newest status that Set was given.
 type Server struct {
-	opt     Options
-	metrics *metrics
+	opt Options
 
 	mu      sync.Mutex
 	status  Status
@@ -53,7 +50,7 @@ type Server struct {
 
 // New returns a server that shows an empty status.
 func New(opt Options) *Server {
-	return &Server{opt: opt, metrics: newMetrics(opt.Program), status: Status{V: Version, Health: Degraded, Phase: "STARTING"}, changed: make(chan struct{})}
+	return &Server{opt: opt, status: Status{V: Version, Health: Degraded, Phase: "STARTING"}, changed: make(chan struct{})}
 }
 
 // Set shows a new status and wakes who watches.
@@ -64,7 +61,6 @@ func (s *Server) Set(status Status) {
 	s.status = status
 	close(s.changed)
 	s.changed = make(chan struct{})
-	s.metrics.set(&status)
 }
 
 // get returns the status and a channel that closes at the next change.
@@ -141,7 +137,7 @@ func (s *Server) readOnly() *http.ServeMux {
 		}
 		fmt.Fprintln(w, "ready")
 	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
+	mux.HandleFunc("GET /metrics", s.serveMetrics)
 	mux.HandleFunc("GET /{$}", s.page)
 	return mux
 }

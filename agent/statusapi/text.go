@@ -32,10 +32,10 @@ func (s *Status) WriteText(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(key, value string) {
 		if value != "" {
-			fmt.Fprintf(t, "%s\t%s\n", key, value)
+			fmt.Fprintf(t, "%s\t%s\n", key, oneLine(value))
 		}
 	}
-	row("node", strings.TrimSpace(s.Node.Hostname+"  "+s.Node.Key))
+	row("node", strings.Join(nonEmpty(s.Node.Hostname, s.Node.Key), ", "))
 	row("class", strings.Join(nonEmpty(s.Node.Class, s.Node.Medium, "state on "+s.Node.Storage), ", "))
 	row("health", string(s.Health))
 	for _, p := range s.Problems {
@@ -56,7 +56,7 @@ func (s *Status) WriteText(w io.Writer) error {
 		row("last good boot", name(s.Systems.LastGoodBoot))
 	}
 	if tr := s.Transfer; tr != nil {
-		row("download", fmt.Sprintf("%d of %d paths, %.1f of %.1f MB", tr.PathsDone, tr.Paths, mb(tr.BytesDone), mb(tr.Bytes)))
+		row("download", tr.String())
 	}
 	for i, p := range s.Probes {
 		row(first(i, "probes"), mark(p.Green)+" "+p.Name+": "+p.Observed)
@@ -66,9 +66,14 @@ func (s *Status) WriteText(w io.Writer) error {
 	}
 	row("asked", strings.Join(nonEmpty(ago(s.Time, s.Poll.Last), s.Poll.Error), ": "))
 	if !s.Poll.Next.IsZero() {
-		row("asks again", "in "+s.Poll.Next.Sub(s.Time).Round(time.Second).String())
+		row("asks again", ago(s.Time, s.Poll.Next))
 	}
 	return t.Flush()
+}
+
+// String says how far the download is, for a person.
+func (t *Transfer) String() string {
+	return fmt.Sprintf("%d of %d paths, %.1f of %.1f MB", t.PathsDone, t.Paths, mb(t.BytesDone), mb(t.Bytes))
 }
 
 // WriteHistory writes events for a person, the oldest first.
@@ -80,10 +85,13 @@ func WriteHistory(w io.Writer, events []Event) error {
 		if e.Sequence != 0 {
 			release = fmt.Sprint(e.Sequence)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", e.Time.UTC().Format("2006-01-02 15:04:05"), release, e.Event, name(e.System), e.Detail)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", e.Time.UTC().Format("2006-01-02 15:04:05"), release, e.Event, name(e.System), oneLine(e.Detail))
 	}
 	return t.Flush()
 }
+
+// oneLine keeps what a probe or a unit said from breaking the columns.
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
 // name is a store path as people read it: without folder and hash.
 func name(system string) string {
@@ -98,11 +106,32 @@ func ago(now, t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	d := now.Sub(t).Round(time.Second)
-	if d < 0 {
-		return "in " + (-d).String()
+	if d := now.Sub(t); d >= 0 {
+		return span(d) + " ago"
 	}
-	return d.String() + " ago"
+	return "in " + span(t.Sub(now))
+}
+
+// span is a duration as people say it: two units at most.
+func span(d time.Duration) string {
+	d = d.Round(time.Second)
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%d s", d/time.Second)
+	case d < time.Hour:
+		return two(d, time.Minute, "min", time.Second, "s")
+	case d < 48*time.Hour:
+		return two(d, time.Hour, "h", time.Minute, "min")
+	}
+	return two(d, 24*time.Hour, "d", time.Hour, "h")
+}
+
+func two(d, big time.Duration, bigName string, small time.Duration, smallName string) string {
+	text := fmt.Sprintf("%d %s", d/big, bigName)
+	if rest := d % big / small; rest > 0 {
+		text += fmt.Sprintf(" %d %s", rest, smallName)
+	}
+	return text
 }
 
 func expiry(now time.Time, r *Record) string {
