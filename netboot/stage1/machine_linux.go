@@ -152,11 +152,25 @@ func readMemory() (Memory, error) {
 }
 
 func kernelRelease() (string, error) {
+	u, err := uname()
+	return unix.ByteSliceToString(u.Release[:]), err
+}
+
+func uname() (unix.Utsname, error) {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
-		return "", fmt.Errorf("ask for the kernel's release: %w", err)
+		return u, fmt.Errorf("ask for the kernel's release: %w", err)
 	}
-	return unix.ByteSliceToString(u.Release[:]), nil
+	return u, nil
+}
+
+// kernelMade is the time when the running kernel was made, 0 if it does not say.
+func kernelMade() int64 {
+	u, err := uname()
+	if err != nil {
+		return 0
+	}
+	return kernelTime(unix.ByteSliceToString(u.Version[:]))
 }
 
 // syncWait bounds the last writing to disks: a broken one must not stop a reboot.

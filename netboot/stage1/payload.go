@@ -107,18 +107,13 @@ type offer struct {
 func (s *search) run(ctx context.Context) (*Candidate, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	offers, ready := make(chan offer), make(chan offer)
-	rejects := make(chan string)
-	ended := make(chan error)
+	rejects, ended := make(chan string), make(chan error)
 	var asking sync.WaitGroup
 	defer waitBounded(&asking, askEnd)
 	defer cancel()
 	for _, source := range s.sources {
 		asking.Go(func() {
-			err := guard(func() error { return s.ask(ctx, source, offers, ready, rejects) })
-			select {
-			case ended <- err:
-			case <-ctx.Done():
-			}
+			hand(ctx, ended, guard(func() error { return s.ask(ctx, source, offers, ready, rejects) }))
 		})
 	}
 	waited := s.watch.Begin(PhaseDevices)
@@ -206,10 +201,7 @@ func (s *search) mayStillCome() bool {
 // already goes another way.
 func (s *search) ask(ctx context.Context, source payloadSource, offers, ready chan<- offer, rejects chan<- string) error {
 	reject := func(place string, err error) {
-		select {
-		case rejects <- fmt.Sprintf("%s: %v", place, err):
-		case <-ctx.Done():
-		}
+		hand(ctx, rejects, fmt.Sprintf("%s: %v", place, err))
 	}
 	for {
 		c, err := source.Next(ctx, reject)
@@ -232,6 +224,14 @@ func (s *search) ask(ctx context.Context, source payloadSource, offers, ready ch
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+}
+
+// hand sends, unless nobody waits for it any more.
+func hand[T any](ctx context.Context, to chan<- T, what T) {
+	select {
+	case to <- what:
+	case <-ctx.Done():
 	}
 }
 

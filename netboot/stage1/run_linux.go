@@ -171,6 +171,10 @@ func (s *stage) begin() error {
 		s.con.Verbose()
 	}
 	s.con.Sayf("first stage on Linux %s", release)
+	// Servers may have to be identified before a manifest tells the time.
+	if err := s.raiseClock(kernelMade(), "the day its kernel was made"); err != nil {
+		s.note(err.Error())
+	}
 	s.note(notes...)
 	// Before anything is looked for in the initramfs: where memory is short, the
 	// kernel unpacked only the beginning of it and says nothing.
