@@ -19,8 +19,8 @@ type StateDisk struct {
 // IsZero says that no disk is named.
 func (s StateDisk) IsZero() bool { return s.Name == "" }
 
-// ParseState reads the value of xnode.state= and the file state of a node
-// config: a disk, or "new:" and a disk.
+// ParseState reads the value of xnode.state=, a disk, or "new:" and a disk. The
+// file state of a node config may only name the disk.
 func ParseState(text string) (StateDisk, error) {
 	const want = "want a disk like vda, serial:SERIAL or /dev/disk/by-id/NAME, with new: in front to discard an old state"
 	name, discard := strings.CutPrefix(strings.TrimSpace(text), "new:")
@@ -47,8 +47,12 @@ func (c *Config) State() StateDisk {
 	return s
 }
 
+// validateState refuses new: in a file, which is read at every boot.
 func validateState(data []byte) error {
-	_, err := ParseState(string(data))
+	s, err := ParseState(string(data))
+	if err == nil && s.New {
+		err = errors.New("new: in a file would discard the state at each boot; put xnode.state=new:DISK on the kernel command line of one boot")
+	}
 	return err
 }
 

@@ -35,20 +35,20 @@ func TestParseState(t *testing.T) {
 func TestStateAndPayloadFiles(t *testing.T) {
 	t.Parallel()
 	c, notes, err := FromFiles(map[string][]byte{
-		"state":   []byte("new:/dev/vda\r\n"),
+		"state":   []byte("/dev/vda\r\n"),
 		"payload": []byte("\ufeff# ours\r\nhttp://192.0.2.1/netboot/\r\n\r\nhttps://[2001:db8::1]:8443/x"),
 	})
 	if err != nil || len(notes) > 0 {
 		t.Fatalf("FromFiles: %q, %v", notes, err)
 	}
-	if got := c.State(); got != (StateDisk{Name: "/dev/vda", New: true}) {
+	if got := c.State(); got != (StateDisk{Name: "/dev/vda"}) {
 		t.Errorf("State() = %+v", got)
 	}
 	if diff := cmp.Diff([]string{"http://192.0.2.1/netboot/", "https://[2001:db8::1]:8443/x"}, c.Payload()); diff != "" {
 		t.Errorf("Payload() (-want +got):\n%s", diff)
 	}
 	for file, texts := range map[string][]string{
-		"state":   {"", "two words", "new:"},
+		"state":   {"", "two words", "new:", "new:vda"},
 		"payload": {"", "# nothing\n", "ftp://192.0.2.1/", "192.0.2.1", "http://me:secret@192.0.2.1/", "http://192.0.2.1/?a", "http:///x", "http://a b/"},
 	} {
 		for _, text := range texts {
