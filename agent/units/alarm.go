@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
+	"golang.org/x/sys/unix"
 
 	"xnodeos.org/internal/unit"
 )
@@ -13,6 +14,24 @@ import (
 // timerAccuracy keeps systemd from moving a timer to a more convenient moment;
 // the default is a minute.
 const timerAccuracy = time.Second
+
+// triggers are the moments at which an alarm fires. systemd counts OnActiveSec=
+// anew after each daemon-reload, which every switch does, so a trial could put
+// its own dead man off; OnBootSec= stays where it is. But one whose moment passes
+// while systemd reloads is dropped without a word, and then the other one fires,
+// later. An alarm may so fire twice before it is disarmed.
+func triggers(uptime, after time.Duration) []monotonic {
+	return []monotonic{{"OnBootSec", microseconds(uptime + after)}, {"OnActiveSec", microseconds(after)}}
+}
+
+// monotonicClock is what systemd's monotonic timers count by.
+func monotonicClock() (time.Duration, error) {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return 0, fmt.Errorf("read the monotonic clock: %w", err)
+	}
+	return time.Duration(now.Nano()), nil
+}
 
 // Arm starts an alarm. Where one of this name is armed or has fired the error
 // is unit.ErrExists and nothing changed: disarm that first.
@@ -27,9 +46,13 @@ func (m *Manager) Arm(ctx context.Context, a unit.Alarm) error {
 	if a.RuntimeMax > 0 {
 		service = append(service, property("RuntimeMaxUSec", microseconds(a.RuntimeMax)))
 	}
+	uptime, err := monotonicClock()
+	if err != nil {
+		return fmt.Errorf("arm %s: %w", a.Name, err)
+	}
 	timer := []dbus.Property{
 		dbus.PropDescription(a.Description),
-		property("TimersMonotonic", []monotonic{{"OnActiveSec", microseconds(a.After)}}),
+		property("TimersMonotonic", triggers(uptime, a.After)),
 		property("AccuracyUSec", microseconds(timerAccuracy)),
 		// An elapsed timer stays until it is disarmed: it tells that it fired.
 		property("RemainAfterElapse", true),
@@ -53,7 +76,11 @@ func (m *Manager) Alarm(ctx context.Context, name string) (unit.AlarmState, erro
 	if err != nil {
 		return "", err
 	}
-	if timer.SubState == "waiting" {
+	fired, err := m.hasFired(ctx, name, timer)
+	if err != nil {
+		return "", err
+	}
+	if timer.SubState == "waiting" && !fired {
 		return unit.AlarmArmed, nil
 	}
 	service, err := m.status(ctx, name+".service")
@@ -64,6 +91,25 @@ func (m *Manager) Alarm(ctx context.Context, name string) (unit.AlarmState, erro
 		return unit.AlarmFired, nil
 	}
 	return unit.AlarmGone, nil
+}
+
+// hasFired tells a timer that waits for its first trigger from one that waits
+// for its second.
+func (m *Manager) hasFired(ctx context.Context, name string, timer dbus.UnitStatus) (bool, error) {
+	if timer.ActiveState != "active" {
+		return false, nil
+	}
+	var props map[string]any
+	err := m.ask(ctx, func(ctx context.Context, b bus) error {
+		var err error
+		props, err = b.GetUnitTypePropertiesContext(ctx, name+".timer", "Timer")
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("ask whether %s has fired: %w", name, err)
+	}
+	last, _ := props["LastTriggerUSecMonotonic"].(uint64)
+	return last > 0, nil
 }
 
 // Disarm stops the timer and returns how the alarm was. It does not stop the

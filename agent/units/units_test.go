@@ -303,6 +303,14 @@ func TestAlarm(t *testing.T) {
 			t.Errorf("%s: %s, %v; want %s", name, got, err, test.want)
 		}
 	}
+	// It has fired once and would once more.
+	again := &fake{units: []dbus.UnitStatus{waiting, notFound}, props: map[string]any{"LastTriggerUSecMonotonic": uint64(5)}}
+	if got, err := (&Manager{bus: again}).Alarm(t.Context(), "a"); err != nil || got != unit.AlarmFired {
+		t.Errorf("Alarm between two triggers: %s, %v; want that it has fired", got, err)
+	}
+	if diff := cmp.Diff([]monotonic{{"OnBootSec", 103000000}, {"OnActiveSec", 3000000}}, triggers(100*time.Second, 3*time.Second)); diff != "" {
+		t.Errorf("triggers (-want +got):\n%s", diff)
+	}
 	// It fires between the look and the stop.
 	f := &fake{units: []dbus.UnitStatus{waiting, notFound, running}}
 	if got, err := (&Manager{bus: f}).Disarm(t.Context(), "a"); err != nil || got != unit.AlarmFired {
