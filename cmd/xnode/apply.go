@@ -13,8 +13,6 @@ import (
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
-
 	"xnodeos.org/agent"
 	"xnodeos.org/agent/activate"
 	"xnodeos.org/agent/apply"
@@ -259,11 +257,11 @@ const roomForSwitch = 32 << 20
 
 // Room implements apply.Store.
 func (c closures) Room(context.Context) error {
-	var at unix.Statfs_t
-	if err := unix.Statfs(c.at.path("nix/store"), &at); err != nil {
-		return fmt.Errorf("look for room in the store: %w", err)
+	free, err := c.at.roomInStore()
+	if err != nil {
+		return err
 	}
-	if free := at.Bavail * uint64(at.Bsize); free < roomForSwitch {
+	if free < roomForSwitch {
 		return fmt.Errorf("the store's file system has %d MB left; a switch needs %d MB", free>>20, roomForSwitch>>20)
 	}
 	return nil

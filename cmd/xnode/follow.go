@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -53,8 +54,19 @@ func withoutTime(groups []string, a slog.Attr) slog.Attr {
 	return a
 }
 
+const (
+	// memoryLimit has Go collect more often rather than take more: a release is
+	// fetched on nodes that have little to spare.
+	memoryLimit = 40 << 20
+	// gcPercent trades a little work for a heap that is half the default's:
+	// what is idle for weeks should be small, and has the time.
+	gcPercent = 50
+)
+
 // runFollower wires the follower and runs it with its listeners until ctx ends.
 func runFollower(ctx context.Context, at layout, log *slog.Logger) error {
+	debug.SetMemoryLimit(memoryLimit)
+	debug.SetGCPercent(gcPercent)
 	settings, err := at.settings()
 	if err != nil {
 		return fmt.Errorf("read settings: %w", err)
@@ -175,9 +187,17 @@ func (c *commands) Reread(ctx context.Context) (statusapi.Reread, error) {
 func presenter(ctx context.Context, at layout, node statusapi.Node, name string, server *statusapi.Server, notify units.Notifier) func(follower.View) {
 	var mu sync.Mutex
 	last := ""
+	worked := false
 	return func(v follower.View) {
 		mu.Lock()
 		defer mu.Unlock()
+		// What a release took is given back when it is dealt with: the next one
+		// may be weeks away.
+		works := v.Follow.Phase != agent.FollowIdle && v.Follow.Phase != agent.FollowHeld
+		if worked && !works {
+			go debug.FreeOSMemory()
+		}
+		worked = works
 		events, err := at.history()
 		if err != nil {
 			events = nil

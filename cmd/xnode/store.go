@@ -79,6 +79,7 @@ func (s *store) options(target agent.Target, urls []string) (substitute.Options,
 		},
 		Parallel: s.parallel,
 		Root:     s.at.state("follower/gcroot"),
+		Free:     s.at.roomInStore,
 		Read: cache.Options{
 			Clock: func() time.Duration { return time.Since(s.start) },
 			OnFault: func(name string, f cache.Fault) {
@@ -139,6 +140,15 @@ func (s *store) prune(candidate *nix.ClosureList) error {
 	}
 	_, err = cache.Prune(s.at.state("cache"), keep...)
 	return err
+}
+
+// roomInStore is how many bytes the store's file system has left for everybody.
+func (l layout) roomInStore() (int64, error) {
+	var at unix.Statfs_t
+	if err := unix.Statfs(l.path("nix/store"), &at); err != nil {
+		return 0, fmt.Errorf("look for room in the store: %w", err)
+	}
+	return int64(at.Bavail) * at.Bsize, nil
 }
 
 // durable says whether the agent's state outlives a reboot.
