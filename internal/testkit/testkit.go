@@ -42,12 +42,8 @@ func Root(dir string) (string, error) {
 // path of xnodeos.
 func BuildPrograms(ctx context.Context, root, dir string) (string, error) {
 	bin := filepath.Join(dir, "bin")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=",
-		"-o", bin+string(filepath.Separator), "./cmd/xnodeos", "./cmd/xnode-init", "./cmd/xnode-takeover")
-	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the programs: %w\n%s", err, out)
+	if err := build(ctx, root, bin, "./cmd/xnodeos", "./cmd/xnode-init", "./cmd/xnode-takeover"); err != nil {
+		return "", err
 	}
 	from := filepath.Join(root, "build", "libexec", "xnodeos", "boot")
 	to := filepath.Join(dir, "libexec", "xnodeos", "boot")
@@ -67,6 +63,24 @@ func BuildPrograms(ctx context.Context, root, dir string) (string, error) {
 		}
 	}
 	return filepath.Join(bin, "xnodeos"), nil
+}
+
+// BuildAgent builds xnode into dir and returns its path. It is not among
+// BuildPrograms: what lies beside xnodeos ends up in its systems.
+func BuildAgent(ctx context.Context, root, dir string) (string, error) {
+	return filepath.Join(dir, "xnode"), build(ctx, root, dir, "./cmd/xnode")
+}
+
+// build builds commands as scripts/setup does.
+func build(ctx context.Context, root, to string, packages ...string) error {
+	args := append([]string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=", "-o", to + string(filepath.Separator)}, packages...)
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the programs: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // Programs builds the programs for one test and returns the path of xnodeos.

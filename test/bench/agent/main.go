@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"xnodeos.org/test/bench/rows"
 )
@@ -36,6 +37,8 @@ type options struct {
 	pairs     int
 	followers int
 	releases  int
+	idle      time.Duration
+	comin     string // a program
 	child     string // the part that this process is a client of
 
 	stderr io.Writer // what is done, for whoever waits
@@ -56,6 +59,7 @@ func parts() []part {
 		{"followers", measureFollowers, nil},
 		{"substitute", measureSubstitute, substituteChild},
 		{"git", measureGit, gitChild},
+		{"idle", measureIdle, nil},
 	}
 }
 
@@ -67,6 +71,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.IntVar(&opt.pairs, "pairs", 5, "pairs of runs, ours and the peer's, where there is one")
 	flags.IntVar(&opt.followers, "followers", 10_000, "followers: how many nodes follow one name server")
 	flags.IntVar(&opt.releases, "releases", 3, "followers: how many releases they see")
+	flags.DurationVar(&opt.idle, "idle", 10*time.Minute, "idle: how long the follower is watched")
+	flags.StringVar(&opt.comin, "comin", "", "idle: comin's program; without it "+cominVersion+" is installed from the Go module proxy")
 	flags.StringVar(&opt.child, "child", "", "only be the client of this part; measurements run themselves like this")
 	flags.Usage = func() {
 		fmt.Fprintf(stderr, "Usage: agent [flags] [PART...]\nParts (all of them if none is named): %s\n", strings.Join(names(), ", "))
@@ -83,8 +89,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			return fmt.Errorf("there is no part %q; there are: %s", name, strings.Join(names(), ", "))
 		}
 	}
-	if opt.followers < 1 || opt.releases < 1 || opt.pairs < 1 {
-		return errors.New("-followers, -releases and -pairs: want 1 or more")
+	if opt.followers < 1 || opt.releases < 1 || opt.pairs < 1 || opt.idle < time.Second {
+		return errors.New("-followers, -releases and -pairs: want 1 or more; -idle: a second or more")
 	}
 	var err error
 	if opt.self, err = os.Executable(); err != nil {
