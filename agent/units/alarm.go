@@ -33,7 +33,7 @@ func monotonicClock() (time.Duration, error) {
 	return time.Duration(now.Nano()), nil
 }
 
-// Arm starts an alarm. Where one of this name is armed or has fired the error
+// Arm starts an alarm, and returns once its timer runs. Where one of this name is armed or has fired the error
 // is unit.ErrExists and nothing changed: disarm that first.
 func (m *Manager) Arm(ctx context.Context, a unit.Alarm) error {
 	if err := checkArgv(a.Argv); err != nil {
@@ -61,7 +61,29 @@ func (m *Manager) Arm(ctx context.Context, a unit.Alarm) error {
 	if err := m.start(ctx, a.Name+".timer", timer, aux); err != nil {
 		return fmt.Errorf("arm %s: %w", a.Name, err)
 	}
+	if err := m.running(ctx, a.Name+".timer"); err != nil {
+		return fmt.Errorf("arm %s: %w", a.Name, err)
+	}
 	return nil
+}
+
+// running waits until the job that starts a timer is done: systemd answers
+// before.
+func (m *Manager) running(ctx context.Context, timer string) error {
+	for pause := pollFirst; ; pause = min(pause*2, pollMost) {
+		status, err := m.status(ctx, timer)
+		switch {
+		case err != nil:
+			return err
+		case status.ActiveState == "active":
+			return nil
+		case status.JobId == 0:
+			return fmt.Errorf("systemd did not start the timer (it is %s)", status.ActiveState)
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return err
+		}
+	}
 }
 
 // monotonic is an element of TimersMonotonic, a(st).

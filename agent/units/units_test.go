@@ -316,6 +316,16 @@ func TestAlarm(t *testing.T) {
 	if got, err := (&Manager{bus: f}).Disarm(t.Context(), "a"); err != nil || got != unit.AlarmFired {
 		t.Errorf("Disarm: %s, %v; want that it has fired", got, err)
 	}
+	starting := notFound
+	starting.JobId = 7
+	for want, list := range map[string][]dbus.UnitStatus{"": {starting, starting, waiting}, "did not start": {starting, failed}} {
+		synctest.Test(t, func(t *testing.T) {
+			err := (&Manager{bus: &fake{units: list}}).Arm(t.Context(), unit.Alarm{Name: "a", After: time.Second, Argv: []string{"/a"}})
+			if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("Arm: %v; want %q", err, want)
+			}
+		})
+	}
 	m := &Manager{bus: &fake{}}
 	for _, a := range []unit.Alarm{{Name: "a", Argv: []string{"/a"}}, {Name: "a", After: time.Second}} {
 		if err := m.Arm(t.Context(), a); err == nil {
