@@ -116,7 +116,7 @@ func (r Rules) begin(s State, t Target, arm Arm, f Facts) (State, []Effect, erro
 	s.Candidate, s.Arm, s.Baseline = t, arm, f.Baseline
 	s.setTrial(trial)
 	s.Leaving, s.Reason, s.Resumes, s.Fallback = Target{}, Reason{}, 0, false
-	s.Loader = f.Loader
+	s.Loader, s.FromSafe = f.Loader, s.Phase == Safe
 	return r.to(s, Armed)
 }
 

@@ -10,6 +10,9 @@ func (r Rules) giveUp(s State, why Reason) (State, []Effect, error) {
 	old := s.LastGoodLive
 	if s.Arm == Reboot {
 		old = s.LastGoodBoot
+		if s.LastGoodLive.System == s.Candidate.System { // proven live, but not by its boot
+			s.LastGoodLive = old
+		}
 	}
 	// What the node falls back to is never condemned by a trial of it.
 	if s.Candidate.System != old.System && s.Candidate.System != s.LastGoodBoot.System {
@@ -18,6 +21,7 @@ func (r Rules) giveUp(s State, why Reason) (State, []Effect, error) {
 	if s.Candidate.Crosses(old) {
 		return r.safe(s, Reason{CodeBarrier, fmt.Sprintf("%s; going back would pass the data barrier %q", why, s.Candidate.Barrier)})
 	}
+	s.FromSafe = false // it is decided by the way back
 	return r.to(s, Reverting)
 }
 
@@ -25,7 +29,7 @@ func (r Rules) giveUp(s State, why Reason) (State, []Effect, error) {
 // bounds; past them it takes the safe way out of each phase.
 func (r Rules) again(s State, why Reason) (State, []Effect, error) {
 	s.Resumes++
-	if s.Resumes <= r.Limits.Resumes {
+	if s.Resumes <= r.Limits.Resumes && !r.spent(s) {
 		return r.to(s, s.Phase)
 	}
 	s.Resumes = 0
@@ -33,11 +37,9 @@ func (r Rules) again(s State, why Reason) (State, []Effect, error) {
 	case Trying, Probing:
 		return r.giveUp(s, why)
 	case Staged:
-		s.Reason = Reason{HeldNoLoader, "the boot entry was staged again and again"}
-		return r.to(s, Held)
+		return r.hold(s, Reason{HeldNoLoader, "the boot entry was staged again and again"})
 	case Rebooting:
-		s.Reason = Reason{RedReboot, "the machine was asked to reboot again and again"}
-		return r.to(s, Held)
+		return r.hold(s, Reason{RedReboot, "the machine was asked to reboot again and again"})
 	case Reverting:
 		if s.Arm == Live {
 			return r.oldRed(s, why.String())
@@ -46,6 +48,15 @@ func (r Rules) again(s State, why Reason) (State, []Effect, error) {
 		return r.oldRed(s, why.String())
 	}
 	return r.safe(s, why)
+}
+
+// wayOut is how many journal writes the way to rest needs at most, once nothing
+// is tried again.
+const wayOut = 10
+
+// spent says that the sequence has only the writes for its way out left.
+func (r Rules) spent(s State) bool {
+	return s.trial(s.Candidate).Writes > r.Limits.Writes-wayOut
 }
 
 // oldRed: the old generation is not well either. One reboot may help.
@@ -61,16 +72,29 @@ func (r Rules) oldRed(s State, text string) (State, []Effect, error) {
 }
 
 func (r Rules) safe(s State, why Reason) (State, []Effect, error) {
-	s.Reason, s.Resumes = why, 0
+	s.Reason, s.Resumes, s.FromSafe = why, 0, false
 	return r.to(s, Safe)
 }
 
-// transient ends a transaction that says nothing bad about the candidate.
+// transient ends a transaction that says nothing bad about the candidate. If it
+// began in SAFE, nothing is better than before.
 func (r Rules) transient(s State) (State, []Effect, error) {
 	if t := s.trial(s.Candidate); t.Tries >= r.Limits.Tries && !final(s.Reason.Code) {
 		s.Reason = Reason{HeldExhausted, fmt.Sprintf("tried %d times; the last time: %s", t.Tries, s.Reason)}
 	}
+	if s.FromSafe {
+		return r.safe(s, s.Reason)
+	}
 	return r.rest(s)
+}
+
+// hold stops a reboot that cannot be made.
+func (r Rules) hold(s State, why Reason) (State, []Effect, error) {
+	s.Reason = why
+	if s.FromSafe {
+		return r.safe(s, why)
+	}
+	return r.to(s, Held)
 }
 
 // final says whether a hold lasts until the world changes, so that trying again
@@ -82,8 +106,11 @@ func final(c Code) bool {
 // rest ends a transaction. A system that a boot brought and that is not yet the
 // default has its exam now.
 func (r Rules) rest(s State) (State, []Effect, error) {
-	s.Leaving = Target{}
+	s.Leaving, s.FromSafe = Target{}, false
 	if len(s.Condemned) > 0 {
+		if s.Phase == Quarantined { // the machine restarted before it was done
+			return r.again(s, s.Reason)
+		}
 		return r.to(s, Quarantined)
 	}
 	if s.Medium == MediumInstalled && s.Booted != s.LastGoodBoot.System && s.Loader {
@@ -175,10 +202,11 @@ func (s State) leavingVerdict() []Effect {
 
 func committing(s State) []Effect {
 	c := s.Candidate.System
-	effects := append(s.leavingVerdict(),
-		Effect{Kind: DoSetProfile, System: c},
-		Effect{Kind: DoSetRoot, Root: RootLastGoodLive, System: c},
-		Effect{Kind: DoSaveRelease, System: c})
+	effects := []Effect{
+		{Kind: DoSetProfile, System: c},
+		{Kind: DoSetRoot, Root: RootLastGoodLive, System: c},
+		{Kind: DoSaveRelease, System: c},
+	}
 	switch {
 	case s.Medium != MediumInstalled || !s.Loader:
 	case c == s.LastGoodBoot.System:
@@ -186,7 +214,7 @@ func committing(s State) []Effect {
 	default:
 		effects = append(effects, Effect{Kind: DoOfferBoot, System: c})
 	}
-	return effects
+	return append(effects, s.leavingVerdict()...) // until here it was last-good
 }
 
 // blessed moves the default last: until then a power cut ends in the old one.

@@ -136,7 +136,7 @@ func (n node) key() string {
 	}
 	word(string(s.Phase), string(s.Arm), ids, s.Booted, string(s.Reason.Code))
 	number(s.Resumes, w.offered, w.asked)
-	flags(s.Bad, s.Fallback, s.Paused, s.Loader, n.alive, w.deadMan)
+	flags(s.Bad, s.FromSafe, s.Fallback, s.Paused, s.Loader, n.alive, w.deadMan)
 	for _, e := range n.pending {
 		word(string(e.Kind), e.System)
 	}
@@ -210,6 +210,11 @@ func (m *model) faultsOf(n node) []node {
 				count("the power fails within an effect", node{state: n.state, world: w})
 			}
 		}
+	}
+	if !n.alive && n.state.Phase == Probing && n.state.Arm == Live {
+		other := n.world
+		other.current = n.world.booted
+		count("somebody switches by hand", node{state: n.state, world: other})
 	}
 	for _, w := range m.boots(n.state, n.world) {
 		count("the machine restarts", node{state: n.state, world: w})
@@ -320,7 +325,9 @@ func (m *model) perform(n node) []node {
 		}
 	case DoProbe:
 		event(w, Event{Kind: EventRed})
-		event(w, Event{Kind: EventGreen})
+		if w.current == e.System { // the applier looks before it asks the probes
+			event(w, Event{Kind: EventGreen})
+		}
 	case DoHandOver:
 		out = append(out, node{state: n.state, world: w})
 	case DoReboot:

@@ -159,7 +159,13 @@ func otherBoot() []row {
 		{
 			name: "the one reboot came up", rebooted: true, phases: []Phase{Quarantined, ProbingOld},
 			when: func(s State, _ World) bool { return s.Fallback },
-			then: func(r Rules, s State, w World) (State, []Effect, error) { return r.to(r.base(s, w), ProbingOld) },
+			then: func(r Rules, s State, w World) (State, []Effect, error) {
+				if s = r.base(s, w); s.Phase == ProbingOld {
+					return r.again(s, s.Reason)
+				}
+				s.Resumes = 0
+				return r.to(s, ProbingOld)
+			},
 		},
 		{
 			name: "the way back is done by the boot", rebooted: true,
@@ -173,7 +179,7 @@ func otherBoot() []row {
 // be applied again, unless that boot was its second failure.
 func (r Rules) base(s State, w World) State {
 	lost := s.LastGoodLive
-	s.BootID, s.Booted, s.Bad = w.BootID, w.Booted, w.BootedQuarantined
+	s.BootID, s.Booted, s.Bad, s.FromSafe = w.BootID, w.Booted, w.BootedQuarantined, false
 	if s.Medium == MediumLive {
 		if s.LastGoodBoot.System != w.Booted {
 			s.LastGoodBoot = Target{System: w.Booted, Sequence: w.BootedSequence, Medium: MediumLive}
@@ -246,14 +252,16 @@ func (r Rules) arrived(s State, w World) (State, []Effect, error) {
 // died: the machine restarted during the trial. Once it may have been the
 // power; twice it was the candidate.
 func (r Rules) died(s State, w World) (State, []Effect, error) {
-	candidate, arm := s.Candidate, s.Arm
+	candidate, arm, deaths := s.Candidate, s.Arm, s.trial(s.Candidate).Deaths
 	s = r.base(s, w)
-	s = r.death(s, candidate, "the machine restarted during the trial")
+	if s.trial(candidate).Deaths == deaths { // else the base has counted it
+		s = r.death(s, candidate, "the machine restarted during the trial")
+	}
 	if candidate.Crosses(s.LastGoodBoot) && s.Medium == MediumInstalled {
 		s.condemn(candidate, s.Reason)
 		return r.safe(s, Reason{CodeBarrier, s.Booted + " was booted, which is from before the data barrier " + candidate.Barrier})
 	}
-	if len(s.Condemned) == 0 && arm == Reboot && s.Booted == s.LastGoodBoot.System {
+	if len(s.Condemned) == 0 && arm == Reboot && s.Booted == s.LastGoodBoot.System && !r.spent(s) {
 		s.Resumes = 0
 		return r.to(s, Staged)
 	}

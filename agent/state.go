@@ -121,7 +121,8 @@ type State struct {
 	Loader   bool     `json:"loader,omitempty"`     // boot entries can be tried once
 	Resumes  int      `json:"resumes,omitempty"`    // starts of the applier in this transaction
 	Fallback bool     `json:"fallback,omitempty"`
-	Paused   bool     `json:"paused,omitempty"` // by the operator: nothing new is tried
+	FromSafe bool     `json:"from_safe,omitempty"` // the transaction began in SAFE
+	Paused   bool     `json:"paused,omitempty"`    // by the operator: nothing new is tried
 	Baseline Baseline `json:"baseline,omitzero"`
 	Reason   Reason   `json:"reason,omitzero"` // of the last red, hold or SAFE
 	Since    int64    `json:"since,omitempty"` // when the phase began, Unix seconds
@@ -145,7 +146,7 @@ type Limits struct {
 
 // DefaultLimits are those of the design.
 func DefaultLimits() Limits {
-	return Limits{Tries: 3, Deaths: 2, Resumes: 3, Writes: 32, Reserve: 16, Stable: 10 * time.Minute}
+	return Limits{Tries: 3, Deaths: 2, Resumes: 3, Writes: 32, Reserve: 20, Stable: 10 * time.Minute}
 }
 
 // Rules decide. They have no state but the clock.

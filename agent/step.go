@@ -119,7 +119,7 @@ func (r Rules) isDefault(s State) (State, []Effect, error) {
 // blessAgain repeats the blessing within the bounds. Past them the truth is
 // what the loader says.
 func (r Rules) blessAgain(s State, w World, why Reason) (State, []Effect, error) {
-	if s.Resumes >= r.Limits.Resumes && w.Default == s.Candidate.System {
+	if (s.Resumes >= r.Limits.Resumes || r.spent(s)) && w.Default == s.Candidate.System {
 		return r.isDefault(s)
 	}
 	return r.again(s, why)
@@ -148,7 +148,7 @@ func (r Rules) settle(s State) (State, []Effect, error) {
 	if deaths > 0 && s.LastGoodBoot.System != s.Candidate.System && s.Medium == MediumInstalled {
 		s.setTrial(Trial{System: s.Candidate.System, Sequence: s.Candidate.Sequence, Deaths: deaths})
 	}
-	s.Reason, s.Resumes, s.Fallback, s.Baseline = Reason{}, 0, false, Baseline{}
+	s.Reason, s.Resumes, s.Fallback, s.FromSafe, s.Baseline = Reason{}, 0, false, false, Baseline{}
 	if !running {
 		return r.to(s, Idle)
 	}
@@ -161,7 +161,7 @@ func (r Rules) failed(s State, text string, w World) (State, []Effect, error) {
 		s.Reason = Reason{CodeInternal, text}
 		return r.transient(s)
 	case Trying:
-		s.Reason, s.Resumes = Reason{CodeInternal, text}, 0
+		s.Reason, s.Resumes, s.FromSafe = Reason{CodeInternal, text}, 0, false
 		return r.to(s, Reverting)
 	case Probing:
 		if s.Arm == Live {
@@ -175,11 +175,9 @@ func (r Rules) failed(s State, text string, w World) (State, []Effect, error) {
 	case Blessed:
 		return r.blessAgain(s, w, Reason{RedCommit, text})
 	case Staged:
-		s.Reason = Reason{HeldNoLoader, text}
-		return r.to(s, Held)
+		return r.hold(s, Reason{HeldNoLoader, text})
 	case Rebooting:
-		s.Reason = Reason{RedReboot, text}
-		return r.to(s, Held)
+		return r.hold(s, Reason{RedReboot, text})
 	case Reverting:
 		if s.Arm == Live {
 			return r.to(s, ProbingOld)
@@ -221,7 +219,7 @@ func (r Rules) switched(s State, e Event) (State, []Effect, error) {
 	if e.Facts.Current == s.LastGoodLive.System {
 		return r.transient(s)
 	}
-	s.Resumes = 0
+	s.Resumes, s.FromSafe = 0, false
 	return r.to(s, Reverting)
 }
 

@@ -147,8 +147,11 @@ func (a *Applier) try(ctx context.Context, req agent.Request, kind agent.EventKi
 		return err
 	}
 	event.Facts.Halted, event.Facts.WindowOpen = d.Accepted.Halted, req.Window
-	if _, _, err := a.opt.Rules.Step(a.State(), event); err != nil {
+	switch next, effects, err := a.opt.Rules.Step(a.State(), event); {
+	case err != nil:
 		return err // before anything is touched for it
+	case len(effects) == 0 && next.Equal(a.State()):
+		return nil // it runs already
 	}
 	in := agent.Announcement{Record: req.Record, Release: req.Release, Nodes: req.Nodes}
 	if err := a.opt.Releases.Keep(d.Target.System, in, d.Target.Closure); err != nil {
