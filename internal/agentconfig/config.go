@@ -28,7 +28,6 @@ type Config struct {
 	Git      Git      `toml:"git" json:"git"`
 	Cache    Cache    `toml:"cache" json:"cache"`
 	Activate Activate `toml:"activate" json:"activate"`
-	Build    Build    `toml:"build" json:"build"`
 	Status   Status   `toml:"status" json:"status"`
 }
 
@@ -81,14 +80,6 @@ type Activate struct {
 	StableUptime Duration `toml:"stable_uptime" json:"stable_uptime"`
 }
 
-// Build is the fallback for paths that no cache has.
-type Build struct {
-	// Fallback lets the node build the announced commit itself.
-	Fallback bool `toml:"fallback" json:"fallback"`
-	// Memory bounds the build, as systemd's MemoryMax: "2G".
-	Memory string `toml:"memory" json:"memory"`
-}
-
 // Status is where the agent shows its state.
 type Status struct {
 	// Listen is a loopback address and port; empty for none.
@@ -126,7 +117,6 @@ func Default() Config {
 			SwitchTimeout: Duration(10 * time.Minute), ProbeTimeout: Duration(3 * time.Minute),
 			Settle: Duration(40 * time.Second), StableUptime: Duration(10 * time.Minute),
 		},
-		Build:  Build{Memory: "2G"},
 		Status: Status{Listen: "127.0.0.1:9780"},
 	}
 }

@@ -51,7 +51,6 @@ func TestParseErrors(t *testing.T) {
 		{"remote", "[git]\nremotes = [\"git@example.org:fleet\"]\n", "a.toml:2: git.remotes: \"git@example.org:fleet\" cannot be used; write a URL with one of https://, http://, ssh://, file://"},
 		{"password", "[git]\nremotes = [\"https://me:secret@example.org/\"]\n", "a.toml:2: git.remotes: a password in a URL ends in logs; use an ssh key instead"},
 		{"open page", "[status]\nlisten = \"0.0.0.0:80\"\n", "a.toml:2: status.listen: \"0.0.0.0:80\" is not on loopback; the page is for this machine alone, reach it through ssh -L"},
-		{"memory", "[build]\nmemory = \"lots\"\n", "a.toml:2: build.memory: \"lots\" is no amount of memory; write it as \"512M\" or \"2G\""},
 		{"too long", strings.Repeat("#", MaxSize+1), "a.toml: 262145 bytes; an agent.toml has at most 262144"},
 	}
 	for _, tt := range tests {

@@ -15,9 +15,8 @@ import (
 )
 
 var (
-	memoryPattern = regexp.MustCompile(`^[1-9][0-9]{0,8}[KMGT]?$`)
-	labelPattern  = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$`)
-	classPattern  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+	labelPattern = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$`)
+	classPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 )
 
 // check judges every value, in the order of the file.
@@ -54,9 +53,6 @@ func (c Config) check() []*Error {
 	add("activate.probe_timeout", within(c.Activate.ProbeTimeout, time.Second, 24*time.Hour))
 	add("activate.settle", within(c.Activate.Settle, 0, time.Duration(c.Activate.ProbeTimeout)))
 	add("activate.stable_uptime", within(c.Activate.StableUptime, 0, 24*time.Hour))
-	if !memoryPattern.MatchString(c.Build.Memory) {
-		add("build.memory", fmt.Errorf("%q is no amount of memory; write it as \"512M\" or \"2G\"", c.Build.Memory))
-	}
 	add("status.listen", checkListen(c.Status.Listen))
 	return wrong
 }
