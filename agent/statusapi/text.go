@@ -10,7 +10,7 @@ import (
 
 // Oneline returns the status as one line of words, for prompts and scripts.
 func (s *Status) Oneline() string {
-	words := []string{string(s.Health), strings.ToLower(s.Phase)}
+	words := nonEmpty(string(s.Health), strings.ToLower(s.Phase))
 	if s.Record != nil {
 		words = append(words, fmt.Sprintf("release=%d", s.Record.Sequence))
 		if s.Record.Halted {

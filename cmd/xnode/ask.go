@@ -26,6 +26,9 @@ func newStatusCommand(at *layout) *cobra.Command {
 look (degraded), 1 if the agent does not answer.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if asJSON && oneline {
+				return usagef("%s: --json and --oneline do not go together", cmd.CommandPath())
+			}
 			status, err := at.follower().Status(cmd.Context())
 			if err != nil {
 				return err
@@ -41,7 +44,6 @@ look (degraded), 1 if the agent does not answer.`,
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	cmd.Flags().BoolVar(&oneline, "oneline", false, "as one line")
-	cmd.MarkFlagsMutuallyExclusive("json", "oneline")
 	return cmd
 }
 
@@ -99,7 +101,9 @@ func newPollCommand(at *layout) *cobra.Command {
 	return &cobra.Command{
 		Use:   "poll",
 		Short: "Have the agent ask for the announcement now",
-		Args:  noArgs,
+		Long: `Returns at once. What the answer brings shows in xnode watch; why there was none
+in xnode status, behind "asked".`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return at.follower().Poll(cmd.Context())
 		},
@@ -111,7 +115,9 @@ func newHistoryCommand(at *layout) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "history",
 		Short: "Show what was tried here and how it ended",
-		Args:  noArgs,
+		Long: `One line for each event, the newest last: time (UTC), release, event, system, and
+why. It is read from the applier's file, so the agent need not run.`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			events, err := at.history()
 			if err != nil {

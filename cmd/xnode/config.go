@@ -21,6 +21,9 @@ and prints every setting. A wrong file is told with line and key, and exit code 
 			if err != nil {
 				return err
 			}
+			for _, list := range []*[]string{&settings.DNS.Resolvers, &settings.Git.Remotes, &settings.Cache.URLs} {
+				*list = append([]string{}, *list...) // an empty list is shown, a missing one is not
+			}
 			if asJSON {
 				enc := json.NewEncoder(cmd.OutOrStdout())
 				enc.SetIndent("", "  ")

@@ -131,6 +131,9 @@ func assemble(at layout, settings agentconfig.Config, schedule follower.Schedule
 	if err != nil {
 		return node, o, err
 	}
+	if system == "" {
+		return node, o, fmt.Errorf("%s is missing: no system was booted here, so there is none to replace", at.path("run/booted-system"))
+	}
 	medium, err := activate.Medium(at.root, system)
 	if err != nil {
 		return node, o, err

@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 )
 
@@ -38,12 +39,21 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	code := exitCode(ctx, err)
 	var quiet *reportedError
 	if err != nil && !errors.As(err, &quiet) && code != 130 {
-		fmt.Fprintf(stderr, "xnode: %v\n", err)
+		fmt.Fprintln(stderr, message(err))
 		if code == 2 {
 			fmt.Fprintln(stderr, "Try: xnode --help")
 		}
 	}
 	return code
+}
+
+// message is an error as the user reads it: begun with the program's name, once.
+func message(err error) string {
+	text := err.Error()
+	if strings.HasPrefix(text, "xnode:") || strings.HasPrefix(text, "xnode ") {
+		return text
+	}
+	return "xnode: " + text
 }
 
 func exitCode(ctx context.Context, err error) int {

@@ -94,6 +94,10 @@ func newQuarantineListCommand(at *layout) *cobra.Command {
 				enc.SetIndent("", "  ")
 				return enc.Encode(append([]agent.Verdict{}, status.Quarantine...))
 			}
+			if len(status.Quarantine) == 0 {
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), "nothing is in quarantine")
+				return err
+			}
 			out := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			for _, q := range status.Quarantine {
 				fmt.Fprintf(out, "%s\t%d\t%s\t%s\n", time.Unix(q.At, 0).UTC().Format(time.DateTime), q.Sequence, q.System, q.Reason)
@@ -114,6 +118,15 @@ func newQuarantineClearCommand(at *layout) *cobra.Command {
 				return usagef("%s: name one system by its store path; see: xnode quarantine list", cmd.CommandPath())
 			}
 			return nil
+		},
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			var systems []string
+			if status, err := at.ask(cmd, agent.Request{Op: agent.OpStatus}); err == nil && len(args) == 0 {
+				for _, q := range status.Quarantine {
+					systems = append(systems, q.System)
+				}
+			}
+			return systems, cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			_, err := at.ask(cmd, agent.Request{Op: agent.OpClear, System: args[0]})

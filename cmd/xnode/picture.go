@@ -20,13 +20,13 @@ func picture(v follower.View, node statusapi.Node, name string, now time.Time, h
 	state := v.Applier.State
 	// A trial is more interesting than what the follower does meanwhile, and
 	// what the applier came to more than that the follower is idle.
-	if !state.Phase.AtRest() || v.Follow.Phase == agent.FollowIdle && v.Follow.Reason.IsZero() && state.Phase != "" {
+	if state.Phase != "" && (!state.Phase.AtRest() || v.Follow.Phase == agent.FollowIdle && v.Follow.Reason.IsZero()) {
 		s.Phase, s.Reason = string(state.Phase), state.Reason.String()
 	}
 	s.Systems = statusapi.Systems{
 		Booted: state.Booted, LastGoodLive: state.LastGoodLive.System, LastGoodBoot: state.LastGoodBoot.System,
 	}
-	if !state.Phase.AtRest() {
+	if state.Phase != "" && !state.Phase.AtRest() {
 		s.Systems.Candidate = state.Candidate.System
 	}
 	if r := v.Record; r != nil {

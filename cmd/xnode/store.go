@@ -34,7 +34,8 @@ type store struct {
 	start time.Time
 
 	// held keeps the paths of the last run from the garbage collector until
-	// the applier has made roots of its own.
+	// the applier has made roots of its own. It is a connection, and so a
+	// process of the daemon.
 	held *substitute.Result
 }
 
@@ -51,9 +52,7 @@ func (s *store) Realise(ctx context.Context, target agent.Target, urls []string,
 	if err != nil {
 		return err
 	}
-	if s.held != nil {
-		s.held.Close()
-	}
+	s.Release()
 	s.held = result
 	for _, r := range result.Reports {
 		if len(r.Faults) > 0 {
@@ -70,6 +69,14 @@ func (s *store) Realise(ctx context.Context, target agent.Target, urls []string,
 		s.log.Warn("clean up after a download", "error", err)
 	}
 	return nil
+}
+
+// Release implements follower.Store.
+func (s *store) Release() {
+	if s.held != nil {
+		s.held.Close()
+		s.held = nil
+	}
 }
 
 func (s *store) options(target agent.Target, urls []string) (substitute.Options, error) {
