@@ -168,7 +168,9 @@ func newApplier(_ context.Context, at layout, settings agentconfig.Config, manag
 	rules.Limits.Stable = time.Duration(settings.Activate.StableUptime)
 	database := closures{at: at, socket: at.path("nix/var/nix/daemon-socket/socket")}
 	prober := &examiner{at: at, units: manager}
-	applier := apply.New(apply.Options{
+	var applier *apply.Applier
+	baseline := func() []string { return applier.State().Baseline.FailedUnits }
+	applier = apply.New(apply.Options{
 		Journal: &history.Keeper{
 			Journal: journal.Open(at.state("applier")), Path: at.state("applier/history.jsonl"), Now: time.Now,
 			Report: func(err error) { log.Warn("history", "error", err) },
@@ -177,7 +179,7 @@ func newApplier(_ context.Context, at layout, settings agentconfig.Config, manag
 		Releases: journal.OpenReleases(at.state("applier")),
 		Links:    generations,
 		Machine:  machine{at: at, units: manager},
-		Switcher: switcher{activate.Activator{Units: manager, Root: at.root}, manager},
+		Switcher: switcher{activate.Activator{Units: manager, Root: at.root}, baseline},
 		DeadMan:  deadMan{manager}, Services: services{manager}, Prober: prober, Store: database, Power: power{},
 		Rules: rules, Embedded: embedded, MinSequence: was.Sequence, Clock: at.clock, Durable: at.durable(),
 		Node:          agent.Node{Owner: settings.Name, Class: at.class(settings.Class), Arch: arch, Fingerprint: key},

@@ -88,7 +88,9 @@ func (m machine) Uptime() time.Duration {
 // switcher switches the machine in a unit of its own.
 type switcher struct {
 	activate.Activator
-	units *units.Manager
+	// baseline are the units that failed before the trial: journalled, because
+	// asking again after a restart of the applier would excuse what it broke.
+	baseline func() []string
 }
 
 // Switch implements apply.Switcher.
@@ -97,9 +99,9 @@ func (s switcher) Switch(ctx context.Context, system string, limit time.Duration
 	if err != nil {
 		return "", "", err
 	}
-	failing, err := s.units.Failed(ctx)
-	if err != nil {
-		return "", "", err
+	var failing []unit.Failed
+	for _, name := range s.baseline() {
+		failing = append(failing, unit.Failed{Name: name})
 	}
 	out, err := s.Activator.Switch(ctx, activate.Request{System: path, Limit: limit, Failing: failing})
 	switch {
@@ -159,7 +161,7 @@ type services struct{ units *units.Manager }
 func (s services) HandOver(ctx context.Context) error { return s.units.Restart(ctx, applierUnit) }
 
 // StopApplier implements apply.Services.
-func (s services) StopApplier(ctx context.Context) error { return s.units.Forget(ctx, applierUnit) }
+func (s services) StopApplier(ctx context.Context) error { return s.units.Stop(ctx, applierUnit) }
 
 // power reboots the machine.
 type power struct{}
