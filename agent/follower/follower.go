@@ -62,9 +62,12 @@ type Transfer struct {
 	Bytes, BytesDone int64
 }
 
-// Store brings every path of a closure into the Nix store, or fails.
+// Store brings every path of a closure into the Nix store, or fails. What it
+// brought is held against the garbage collector until Release: by then the
+// applier has roots of its own, or does not want it.
 type Store interface {
 	Realise(ctx context.Context, target agent.Target, caches []string, progress func(Transfer)) error
+	Release()
 }
 
 // Applier is the root half. The error is an *agent.Refusal where it says no.
@@ -130,6 +133,9 @@ type View struct {
 	Counts   Counts
 	// Problem is why the applier or the trust cannot be asked.
 	Problem string
+	// Alarm tells of two signed records that contradict each other, until a
+	// newer one comes.
+	Alarm string
 }
 
 // Counts are totals since the start.
@@ -150,6 +156,12 @@ type Follower struct {
 	files map[[32]byte]Files // of the last release, by digest
 	// replaced ends the worker's round when a newer record comes.
 	replaced context.CancelCauseFunc
+	// vain is what was asked of the applier and did not succeed.
+	vain   attempt
+	trying bool // the applier was asked for a trial and APPLYING does not show yet
+	// seen is what Changed said before view.Applier was asked for.
+	seen   string
+	polled bool // somebody asked for a poll that look has not answered
 
 	read     time.Time // when branch "announce" was read; of look alone
 	failures int       // in a row, of the worker alone
@@ -165,8 +177,12 @@ func New(opt Options) *Follower {
 	}
 }
 
-// Poll has the record asked for now. It does not wait.
+// Poll has the record asked for now, and what failed or is held tried again at
+// once. It does not wait.
 func (f *Follower) Poll() {
+	f.mu.Lock()
+	f.polled = true
+	f.mu.Unlock()
 	select {
 	case f.poll <- struct{}{}:
 	default: // somebody has asked already

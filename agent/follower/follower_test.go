@@ -38,6 +38,8 @@ type fleet struct {
 	t      *testing.T
 	signer *sshsign.Signer
 	now    func() time.Time
+	// trusted is what the node trusts.
+	trusted func() (*trust.State, error)
 }
 
 func newFleet(t *testing.T) *fleet {
@@ -46,7 +48,9 @@ func newFleet(t *testing.T) *fleet {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &fleet{t, signer, now}
+	f := &fleet{t: t, signer: signer, now: now}
+	f.trusted = f.trust
+	return f
 }
 
 func (f *fleet) trust() (*trust.State, error) {
@@ -103,6 +107,10 @@ type world struct {
 	slow      time.Duration // of a download
 	kept      Kept
 	keptErr   error
+	released  int
+	asked     int // for its status
+	wanted    int // tries that were asked for, refused ones too
+	slowGit   time.Duration
 }
 
 func (w *world) note(format string, args ...any) { w.log = append(w.log, fmt.Sprintf(format, args...)) }
@@ -130,8 +138,16 @@ func (w *world) Fetch(_ context.Context, r *announce.Record) (Files, error) {
 	return files, nil
 }
 
-func (w *world) Announced(context.Context, string) ([]Announced, error) {
+func (w *world) Announced(ctx context.Context, _ string) ([]Announced, error) {
 	defer w.lock()()
+	if slow := w.slowGit; slow > 0 {
+		w.mu.Unlock()
+		select {
+		case <-time.After(slow):
+		case <-ctx.Done():
+		}
+		w.mu.Lock()
+	}
 	if w.announced == nil {
 		return nil, errors.New("no branch announce")
 	}
@@ -152,10 +168,16 @@ func (w *world) Realise(ctx context.Context, t agent.Target, _ []string, progres
 	return err
 }
 
+func (w *world) Release() {
+	defer w.lock()()
+	w.released++
+}
+
 func (w *world) Do(_ context.Context, r agent.Request) (agent.Status, error) {
 	defer w.lock()()
 	switch r.Op {
 	case agent.OpStatus:
+		w.asked++
 		return w.status, nil
 	case agent.OpAccept:
 		rec, err := announce.Parse(r.Record)
@@ -165,6 +187,7 @@ func (w *world) Do(_ context.Context, r agent.Request) (agent.Status, error) {
 		w.note("accept %d halted=%t", rec.Sequence, rec.Halted)
 		w.status.Accepted = agent.Accepted{Sequence: rec.Sequence, Published: rec.Published, Record: r.Record}
 	case agent.OpTry:
+		w.wanted++
 		if w.refuse != nil {
 			return w.status, w.refuse
 		}
@@ -198,7 +221,7 @@ func (everyMinute) Run(ctx context.Context, poll <-chan struct{}, look func(cont
 }
 
 // run follows for some time in a bubble and returns the last view.
-func run(t *testing.T, w *world, f *fleet, script func(*Follower)) View {
+func run(t *testing.T, w *world, f *fleet, script func(*Follower), changes ...func(*Options)) View {
 	t.Helper()
 	var last View
 	opt := Options{
@@ -209,10 +232,13 @@ func run(t *testing.T, w *world, f *fleet, script func(*Follower)) View {
 			return fmt.Sprint(w.status)
 		},
 		Kept:  func(string) (Kept, error) { return w.kept, w.keptErr },
-		Trust: f.trust,
+		Trust: func() (*trust.State, error) { return f.trusted() },
 		Clock: func() announce.Clock { return announce.Clock{Now: now(), Synchronised: true} },
 		Show:  func(v View) { last = v },
 		Log:   slog.New(slog.DiscardHandler),
+	}
+	for _, change := range changes {
+		change(&opt)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	node := New(opt)

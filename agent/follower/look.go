@@ -8,6 +8,7 @@ import (
 
 	"xnodeos.org/agent"
 	"xnodeos.org/internal/announce"
+	"xnodeos.org/internal/trust"
 )
 
 // sighting is a record that verified, wherever it came from.
@@ -16,6 +17,7 @@ type sighting struct {
 	signer string
 	from   string
 	ttl    time.Duration
+	keys   *trust.State // that it was judged by
 }
 
 // look asks DNS, and branch "announce" when its time has come. What it finds
@@ -35,6 +37,7 @@ func (f *Follower) look(ctx context.Context) (time.Duration, error) {
 			f.opt.Log.Warn("branch announce brought nothing", "error", other)
 			if err != nil {
 				err = fmt.Errorf("%w; branch announce: %w", err, other)
+				f.read = time.Time{} // as at a start without network: again with the next question
 			}
 		} else if err != nil {
 			f.opt.Log.Info("record read from branch announce, because DNS brought none", "error", err)
@@ -51,8 +54,23 @@ func (f *Follower) look(ctx context.Context) (time.Duration, error) {
 	if ctx.Err() == nil && err != nil {
 		f.opt.Log.Warn("no news", "error", err)
 	}
-	f.wake() // also what was held may be due
+	f.answerPoll()
 	return got.ttl, err
+}
+
+// answerPoll has the worker look again if somebody asked for it. It looks by
+// itself at what is held or failed, ever more seldom: a person does not wait.
+func (f *Follower) answerPoll() {
+	f.mu.Lock()
+	polled := f.polled
+	f.polled = false
+	if polled {
+		f.vain = attempt{}
+	}
+	f.mu.Unlock()
+	if polled {
+		f.wake()
+	}
 }
 
 // ask asks DNS for a record that verifies.
@@ -70,7 +88,7 @@ func (f *Follower) ask(ctx context.Context) (sighting, error) {
 		if err := record.Fresh(signer, f.opt.Clock()); err != nil {
 			return err
 		}
-		got = sighting{record: record, signer: signer.String()}
+		got = sighting{record: record, signer: signer.String(), keys: keys}
 		return nil
 	})
 	got.from, got.ttl = answer.From, answer.TTL
@@ -118,27 +136,47 @@ func (f *Follower) take(ctx context.Context, one Announced) error {
 	if err := record.Fresh(signer, f.opt.Clock()); err != nil {
 		return err
 	}
-	f.sight(sighting{record: record, signer: signer.String(), from: one.From})
+	f.sight(sighting{record: record, signer: signer.String(), from: one.From, keys: keys})
 	return nil
 }
 
 // sight shows a verified record to the worker if it is newer than the last
-// one. Replays are no news; two records for one place are an alarm.
+// one. Replays are no news; two records for one place are an alarm. A last one
+// whose key is trusted no more says nothing: whoever stole that key must not
+// keep honest records away by having used a high sequence.
 func (f *Follower) sight(got sighting) {
 	have := f.now().Record
+	if have != nil && !f.trusted(have, got.keys) {
+		f.opt.Log.Warn("the last record's key is trusted no more", "sequence", have.Sequence)
+		have = nil
+	}
 	switch order := announce.Compare(have, got.record); order {
 	case announce.Newer:
 		f.opt.Log.Info("a newer record", "sequence", got.record.Sequence, "commit", got.record.Commit, "from", got.from)
-		f.set(func(v *View) { v.Record, v.Signer, v.Source = got.record, got.signer, got.from })
+		f.set(func(v *View) { v.Record, v.Signer, v.Source, v.Alarm = got.record, got.signer, got.from, "" })
 		f.replace()
+		f.wake() // before anything slow is asked
 	case announce.Same:
 		f.set(func(v *View) { v.Source = got.from })
 	case announce.Equivocation:
 		f.opt.Log.Error("two signed records contradict each other; somebody has the key or its owner erred",
 			"have", have.Text(), "got", got.record.Text(), "from", got.from)
+		f.set(func(v *View) {
+			v.Alarm = fmt.Sprintf("two signed records of release %d contradict each other (the second from %s): somebody has the key, or its owner erred; publish a higher sequence, and rotate the key if it was stolen",
+				got.record.Sequence, got.from)
+		})
 	default:
 		f.opt.Log.Warn("a record that is no news", "order", order.String(), "sequence", got.record.Sequence, "from", got.from)
 	}
+}
+
+// trusted says whether a record that verified once still does.
+func (f *Follower) trusted(record *announce.Record, keys *trust.State) bool {
+	owner, err := announce.Owner(f.opt.Name)
+	if err == nil {
+		_, err = record.Verify(owner, keys.Signers)
+	}
+	return err == nil
 }
 
 // replace ends the round on an older record.

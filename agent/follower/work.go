@@ -48,7 +48,7 @@ func (f *Follower) handle(ctx context.Context) time.Duration {
 	defer cancel(nil)
 	record := f.begin(cancel)
 
-	status, err := f.applierStatus(one)
+	status, err := f.knownStatus(one)
 	if err != nil {
 		return retryFloor
 	}
@@ -80,16 +80,20 @@ func (f *Follower) settle(ctx context.Context, err error) time.Duration {
 	}
 	switch {
 	case err == nil:
-		return 0
+		return 0 // what was begun ends with a word of the applier
 	case errors.Is(err, errRuns):
-		f.set(func(v *View) { v.Follow = v.Follow.Rest(agent.Reason{}, now) })
-		return 0
+		f.rest(agent.Reason{}, now)
+		return retryCeiling
 	case errors.As(err, &refusal) && refusal.Held():
-		f.set(func(v *View) { v.Follow = v.Follow.Hold(refusal.Reason, now) })
-		return retryFloor
+		f.set(func(v *View) {
+			if v.Follow.Phase != agent.FollowHeld || v.Follow.Reason != refusal.Reason {
+				v.Follow = v.Follow.Hold(refusal.Reason, now)
+			}
+		})
+		return max(retryFloor, f.due())
 	case errors.As(err, &refusal):
-		f.set(func(v *View) { v.Follow = v.Follow.Rest(refusal.Reason, now) })
-		return 0
+		f.rest(refusal.Reason, now)
+		return retryCeiling // the node's own state may change
 	}
 	f.opt.Log.Warn("the release cannot be applied yet", "error", err)
 	f.failures++
@@ -99,6 +103,15 @@ func (f *Follower) settle(ctx context.Context, err error) time.Duration {
 		v.Transfer = nil
 	})
 	return min(retryFloor<<min(f.failures-1, 10), retryCeiling)
+}
+
+// rest shows that there is nothing to do, since when, and why.
+func (f *Follower) rest(why agent.Reason, now int64) {
+	f.set(func(v *View) {
+		if v.Follow.Phase != agent.FollowIdle || v.Follow.Reason != why {
+			v.Follow = v.Follow.Rest(why, now)
+		}
+	})
 }
 
 // apply brings a record to the applier: fetch, verify, realise, try.
@@ -213,6 +226,10 @@ func (f *Follower) judge(status agent.Status, record *announce.Record, rel *rele
 }
 
 func (f *Follower) realiseAndTry(ctx context.Context, target agent.Target, caches []string, request agent.Request) error {
+	if err := f.tooSoon(target); err != nil {
+		return err
+	}
+	defer f.opt.Store.Release()
 	f.set(func(v *View) {
 		v.Follow = agent.FollowState{Phase: agent.FollowVerified, Sequence: target.Sequence, Target: target, Since: f.opt.Clock().Now.Unix()}
 	})
@@ -230,15 +247,13 @@ func (f *Follower) realiseAndTry(ctx context.Context, target agent.Target, cache
 	}
 	f.advance(agent.FollowRealised, target.Sequence)
 	f.advance(agent.FollowChecked, target.Sequence)
+	f.begun()
 	status, err := f.opt.Applier.Do(ctx, request)
+	f.asked(target, err)
 	if err != nil {
 		return err
 	}
-	f.advance(agent.FollowApplying, target.Sequence)
-	f.set(func(v *View) {
-		v.Applier = status
-		v.Counts.Tries++
-	})
+	f.applying(status, target.Sequence)
 	select {
 	case f.tried <- struct{}{}:
 	default:

@@ -67,6 +67,7 @@ func problems(v follower.View, s *statusapi.Status) []string {
 		}
 	}
 	state := v.Applier.State
+	add(v.Alarm != "", "%s", v.Alarm)
 	add(v.Problem != "", "%s", v.Problem)
 	add(v.Applier.Problem != "", "%s", v.Applier.Problem)
 	add(state.Phase == agent.Safe, "SAFE: nothing is activated until a newer release or `xnode resume`: %s", state.Reason)
