@@ -109,7 +109,7 @@ func (s *Site) serveCache(ctx context.Context) error {
 		return fmt.Errorf("serve the cache: %w", err)
 	}
 	s.CacheURL = "http://" + s.forNodes(l.Addr().String())
-	var files http.Handler = http.FileServer(http.Dir(s.CacheDir))
+	files := http.FileServer(http.Dir(s.CacheDir))
 	if s.opt.Cache != nil {
 		files = s.opt.Cache(files)
 	}
