@@ -87,11 +87,21 @@ func (f *Follower) knownStatus(ctx context.Context) (agent.Status, error) {
 	return f.applierStatus(ctx)
 }
 
+// errOvertaken is an answer of before a trial that came after its begin.
+var errOvertaken = errors.New("the answer was overtaken by a trial")
+
 // applierStatus asks the applier and shows its answer.
 func (f *Follower) applierStatus(ctx context.Context) (agent.Status, error) {
+	f.mu.Lock()
+	asks := f.asks
+	f.mu.Unlock()
 	before := f.opt.Changed() // what changes while it answers is asked for again
 	status, err := f.opt.Applier.Do(ctx, agent.Request{Op: agent.OpStatus})
 	f.set(func(v *View) {
+		if asks != f.asks {
+			err = errOvertaken
+			return
+		}
 		if err != nil {
 			if ctx.Err() == nil {
 				v.Problem = "the applier does not answer: " + err.Error()
@@ -133,6 +143,7 @@ func (f *Follower) begun() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.trying = true
+	f.asks++
 }
 
 // asked notes that the applier was asked for a target. What is neither taken
@@ -143,6 +154,7 @@ func (f *Follower) asked(target agent.Target, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.trying = err == nil
+	f.asks++
 	if err != nil && !(errors.As(err, &refusal) && refusal.Held()) {
 		return
 	}

@@ -159,6 +159,7 @@ type Follower struct {
 	// vain is what was asked of the applier and did not succeed.
 	vain   attempt
 	trying bool // the applier was asked for a trial and APPLYING does not show yet
+	asks   int  // begins and ends of asking for a trial
 	// seen is what Changed said before view.Applier was asked for.
 	seen   string
 	polled bool // somebody asked for a poll that look has not answered
