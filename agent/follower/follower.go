@@ -136,6 +136,8 @@ type View struct {
 	// Alarm tells of two signed records that contradict each other, until a
 	// newer one comes.
 	Alarm string
+
+	sighted time.Time // when Record came, by this machine's clock
 }
 
 // Counts are totals since the start.

@@ -107,6 +107,7 @@ type world struct {
 	slow      time.Duration // of a download
 	kept      Kept
 	keptErr   error
+	behind    time.Duration // of the clock, which then nobody has set
 	released  int
 	asked     int // for its status
 	wanted    int // tries that were asked for, refused ones too
@@ -233,7 +234,7 @@ func run(t *testing.T, w *world, f *fleet, script func(*Follower), changes ...fu
 		},
 		Kept:  func(string) (Kept, error) { return w.kept, w.keptErr },
 		Trust: func() (*trust.State, error) { return f.trusted() },
-		Clock: func() announce.Clock { return announce.Clock{Now: now(), Synchronised: true} },
+		Clock: func() announce.Clock { return announce.Clock{Now: now().Add(-w.behind), Synchronised: w.behind == 0} },
 		Show:  func(v View) { last = v },
 		Log:   slog.New(slog.DiscardHandler),
 	}
@@ -389,6 +390,32 @@ func TestNewerRecordEndsADownload(t *testing.T) {
 			t.Errorf("what was done (-want +got):\n%s", diff)
 		}
 	})
+}
+
+// A node whose clock is days behind does not wait for its clock, but for its
+// turn.
+func TestWavesWithAClockThatNobodySet(t *testing.T) {
+	for _, tt := range []struct {
+		ramp int64
+		want []string
+	}{
+		{1, []string{"fetch 2", "accept 2 halted=false", "realise 2", "try xnodeos-pocket-2"}},
+		{20 * 24 * 3600, []string{"fetch 2", "accept 2 halted=false"}},
+	} {
+		t.Run(fmt.Sprintf("ramp of %d s", tt.ramp), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, f := newWorld(), newFleet(t)
+				w.behind = 10 * 24 * time.Hour
+				w.serve(f.publish(2, live(2), func(_ *announce.Record, r *release.Release) {
+					r.Policy = release.Policy{Waves: 1000, RampSeconds: tt.ramp}
+				}))
+				run(t, w, f, func(*Follower) { time.Sleep(2 * time.Minute) })
+				if diff := cmp.Diff(tt.want, w.events()); diff != "" {
+					t.Errorf("what was done (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
 }
 
 func TestReadsTheBranchWhereDNSIsBlocked(t *testing.T) {

@@ -153,7 +153,10 @@ func (f *Follower) sight(got sighting) {
 	switch order := announce.Compare(have, got.record); order {
 	case announce.Newer:
 		f.opt.Log.Info("a newer record", "sequence", got.record.Sequence, "commit", got.record.Commit, "from", got.from)
-		f.set(func(v *View) { v.Record, v.Signer, v.Source, v.Alarm = got.record, got.signer, got.from, "" })
+		now := f.opt.Clock().Now
+		f.set(func(v *View) {
+			v.Record, v.Signer, v.Source, v.Alarm, v.sighted = got.record, got.signer, got.from, "", now
+		})
 		f.replace()
 		f.wake() // before anything slow is asked
 	case announce.Same:

@@ -219,10 +219,25 @@ func (f *Follower) judge(status agent.Status, record *announce.Record, rel *rele
 		return refuse(agent.HeldRejected, "the node is in SAFE: %s", state.Reason)
 	}
 	start := rel.Policy.Start(record.Published, record.Sequence, f.opt.NodeKey)
-	if clock := f.opt.Clock(); clock.Time().Before(start) {
+	if f.time(record).Before(start) {
 		return refuse(agent.HeldWave, "this node's turn is at %s", start.UTC().Format(time.RFC3339))
 	}
 	return nil
+}
+
+// time is what a wave is counted by. A clock that nobody has set may be years
+// behind; then the time since the record came counts from its publication, or
+// the node would wait for its clock.
+func (f *Follower) time(record *announce.Record) time.Time {
+	clock := f.opt.Clock()
+	now := clock.Time()
+	if clock.Synchronised {
+		return now
+	}
+	if by := time.Unix(record.Published, 0).Add(clock.Now.Sub(f.now().sighted)); by.After(now) {
+		return by
+	}
+	return now
 }
 
 func (f *Follower) realiseAndTry(ctx context.Context, target agent.Target, caches []string, request agent.Request) error {
