@@ -3,17 +3,16 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"xnodeos.org/agent/statusapi"
-	"xnodeos.org/internal/testkit"
 	"xnodeos.org/internal/testkit/gitserver"
 	"xnodeos.org/internal/testkit/nixstore"
 	"xnodeos.org/test/bench/rows"
+	"xnodeos.org/test/node"
 )
 
 // applyBig has the running follower apply a release as large as one has to be
@@ -49,29 +48,8 @@ func (f *fleet) bigSystem(ctx context.Context) (system, store string, err error)
 	if err != nil {
 		return "", "", err
 	}
-	if err := testkit.WriteToyStore(origin.Store.Dir); err != nil {
-		return "", "", err
-	}
-	system = nixstore.PathOf("system")
-	boot, err := os.ReadFile(filepath.Join(origin.Store.Dir, testkit.ToySystem, "boot.json"))
-	if err != nil {
-		return "", "", err
-	}
-	files := map[string]string{
-		"boot.json": strings.ReplaceAll(string(boot), testkit.ToySystem, system), "init!": "#!/bin/sh\n", "activate!": "#!/bin/sh\n",
-		"bin/switch-to-configuration!": "#!/bin/sh\n", "kernel-params": "quiet", "nixos-version": "big-1",
-		"kernel": "-> " + testkit.ToyKernel + "/bzImage", "kernel-modules": "-> " + testkit.ToyModules,
-	}
-	// What refers to what has to be seen by whoever scans the files.
 	paths := benchClosure()
-	last := &paths[len(paths)-1]
-	last.Files = files
-	for i := range paths {
-		for n, ref := range paths[i].Refs {
-			paths[i].Files[fmt.Sprintf("refs/%d", n)] = nixstore.PathOf(ref)
-		}
-	}
-	return system, origin.Store.Dir, origin.Add(ctx, paths...)
+	return node.SystemOf("big"), origin.Store.Dir, node.AddSystem(ctx, origin, "big", paths[:len(paths)-1]...)
 }
 
 // bigRepository adds 10 MB to the config repository.

@@ -60,6 +60,7 @@ func parts() []part {
 		{"substitute", measureSubstitute, substituteChild},
 		{"git", measureGit, gitChild},
 		{"idle", measureIdle, nil},
+		{"commit", measureCommit, nil},
 	}
 }
 
