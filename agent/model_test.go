@@ -19,7 +19,7 @@ type machine struct {
 	booted, current, profile, def string
 	oneShot, mark                 string
 	deadMan                       bool
-	quarantine, proven            string // sorted letters; proven: was green after booting
+	quarantine                    string // sorted letters
 	offered                       int    // newest release that the follower knows
 	asked                         int    // requests that the operator made
 	loader                        bool
@@ -233,7 +233,7 @@ func (m *model) faultsOf(n node) []node {
 		w := n.world
 		w.deadMan = false
 		if s.Equal(n.state) && s.Phase != Reverting && s.Phase != ProbingOld && s.Phase != Quarantined {
-			effects = nil // not his any more: he ends, and killed the applier
+			// not his any more: he ends, and killed the applier
 			count("the dead man fires", node{state: n.state, world: w})
 		} else {
 			count("the dead man fires", node{m.plain(s), effects, true, w})

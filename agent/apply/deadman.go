@@ -69,9 +69,12 @@ func (a *Applier) DeadMan(ctx context.Context, lock func(context.Context) (relea
 	if err := a.opt.Switcher.Stop(ctx); err != nil {
 		a.opt.Log.Error("dead man: stop the switch", "err", err)
 	}
-	if err := a.begin(ctx, agent.Event{Kind: agent.EventDeadMan}); err != nil {
+	// step, not begin: he goes back although the journal cannot be written.
+	_, effects, err := a.step(ctx, agent.Event{Kind: agent.EventDeadMan})
+	if err != nil {
 		return err
 	}
+	a.work(ctx, effects)
 	a.Wait()
 	return nil
 }

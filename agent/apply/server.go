@@ -93,7 +93,7 @@ func (a *Applier) Working() bool {
 
 func (s *Server) answer(ctx context.Context, conn *net.UnixConn) {
 	log := s.Applier.opt.Log
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()                                      // the answer is whole or was not
 	if err := conn.SetReadDeadline(time.Now().Add(s.Patience)); err != nil { //nolint:forbidigo // deadlines of connections are the machine's time
 		log.Warn("socket", "err", err)
 		return
