@@ -104,9 +104,15 @@ func checkSteps(t *testing.T, text string) {
 	t.Helper()
 	want := map[string]struct{ got, err string }{}
 	for step, w := range agentSteps {
-		want[step] = w
+		part, _, _ := strings.Cut(step, " ")
+		if full() || part == "service" || part == "alarm" || part == "manager" {
+			want[step] = w
+		}
 	}
 	for _, name := range agentReturns {
+		if !full() {
+			break
+		}
 		want[name+" back"] = struct{ got, err string }{activated, ""}
 		want[name+" well again"] = struct{ got, err string }{`\[\]`, ""}
 	}
