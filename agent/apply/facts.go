@@ -119,13 +119,16 @@ func (a *Applier) accepted() agent.Accepted {
 }
 
 // VerifyRecord checks a record that was read again after a switch: signed for
-// this node's name, and not older than the accepted one.
-func (a *Applier) VerifyRecord(text string) error {
+// the name that the system under exam follows, and not older than the accepted
+// one.
+func (a *Applier) VerifyRecord(owner, text string) error {
 	keys, err := a.keys()
 	if err != nil {
 		return err
 	}
-	return agent.VerifyRecord(text, a.opt.Node, keys, a.accepted())
+	node := a.opt.Node
+	node.Owner = owner
+	return agent.VerifyRecord(text, node, keys, a.accepted())
 }
 
 // Status is all that the applier knows.

@@ -13,13 +13,14 @@ import (
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
 	"xnodeos.org/agent"
 	"xnodeos.org/agent/activate"
 	"xnodeos.org/agent/apply"
 	"xnodeos.org/agent/history"
 	"xnodeos.org/agent/journal"
 	"xnodeos.org/agent/links"
-	"xnodeos.org/agent/probe"
 	"xnodeos.org/agent/units"
 	"xnodeos.org/internal/agentconfig"
 )
@@ -61,6 +62,7 @@ Exit codes: 0 nothing is left to do, 1 it cannot work (the message says why),
 }
 
 func runApplier(ctx context.Context, at layout, log *slog.Logger, dead bool) error {
+	unix.Umask(0o022) // the follower reads what is written, also where root started this by hand
 	settings, err := at.settings()
 	if err != nil {
 		if !dead {
@@ -75,22 +77,29 @@ func runApplier(ctx context.Context, at layout, log *slog.Logger, dead bool) err
 		return err
 	}
 	defer manager.Close()
-	applier, err := newApplier(ctx, at, settings, manager, log)
+	who, err := at.identity()
+	if err != nil {
+		if !dead {
+			return err
+		}
+		log.Error("this node does not know itself; the way back needs no name", "error", err)
+	}
+	applier, err := newApplier(at, settings, who, manager, log)
 	if err != nil {
 		return err
 	}
-	lock := func(ctx context.Context) (*os.File, error) {
-		ctx, cancel := context.WithTimeout(ctx, 2*grace)
+	lock := func(ctx context.Context, limit time.Duration) (*os.File, error) {
+		ctx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
 		return apply.TakeLock(ctx, at.run("apply.lock"))
 	}
 	if dead {
 		return applier.DeadMan(ctx, func(ctx context.Context) (func(), error) {
-			file, err := lock(ctx)
+			file, err := insist(ctx, services{manager}.StopApplier, func(ctx context.Context) (*os.File, error) { return lock(ctx, grace/3) })
 			return func() { _ = file.Close() }, err
 		})
 	}
-	held, err := lock(ctx)
+	held, err := lock(ctx, 2*grace)
 	if err != nil {
 		return err
 	}
@@ -99,6 +108,24 @@ func runApplier(ctx context.Context, at layout, log *slog.Logger, dead bool) err
 		return err
 	}
 	return serveApplier(ctx, applier, log)
+}
+
+// insistences is how often the dead man stops an applier that is in his way.
+const insistences = 12
+
+// insist takes the lock from appliers that hold it: one that hangs was stopped,
+// but its socket starts another as soon as the follower asks, and that one may
+// hang as well.
+func insist(ctx context.Context, stop func(context.Context) error, take func(context.Context) (*os.File, error)) (*os.File, error) {
+	for i := 1; ; i++ {
+		file, err := take(ctx)
+		if err == nil || ctx.Err() != nil || i == insistences {
+			return file, err
+		}
+		if err := stop(ctx); err != nil {
+			return nil, fmt.Errorf("stop who holds the lock: %w", err)
+		}
+	}
 }
 
 // serveApplier answers on systemd's socket until nothing is left to do. Started
@@ -142,7 +169,7 @@ func followerID() (uint32, error) {
 }
 
 // newApplier puts the applier together for this machine.
-func newApplier(_ context.Context, at layout, settings agentconfig.Config, manager *units.Manager, log *slog.Logger) (*apply.Applier, error) {
+func newApplier(at layout, settings agentconfig.Config, who identity, manager *units.Manager, log *slog.Logger) (*apply.Applier, error) {
 	for _, folder := range []string{at.state("applier"), at.run()} {
 		if err := os.MkdirAll(folder, 0o755); err != nil {
 			return nil, fmt.Errorf("prepare the applier's folder: %w", err)
@@ -152,14 +179,6 @@ func newApplier(_ context.Context, at layout, settings agentconfig.Config, manag
 	if err != nil {
 		log.Warn("nothing can be verified; only what runs is looked after", "error", err)
 	}
-	was, err := at.booted()
-	if err != nil {
-		return nil, err
-	}
-	key, err := at.nodeKey()
-	if err != nil {
-		return nil, err
-	}
 	generations, err := links.Open(at.path(links.ProfileDir), at.path(links.RootsDir))
 	if err != nil {
 		return nil, err
@@ -167,7 +186,7 @@ func newApplier(_ context.Context, at layout, settings agentconfig.Config, manag
 	rules := agent.Rules{Limits: agent.DefaultLimits(), Now: time.Now}
 	rules.Limits.Stable = time.Duration(settings.Activate.StableUptime)
 	database := closures{at: at, socket: at.path("nix/var/nix/daemon-socket/socket")}
-	prober := &examiner{at: at, units: manager}
+	prober := &examiner{at: at, units: manager, log: log}
 	var applier *apply.Applier
 	baseline := func() []string { return applier.State().Baseline.FailedUnits }
 	applier = apply.New(apply.Options{
@@ -181,64 +200,13 @@ func newApplier(_ context.Context, at layout, settings agentconfig.Config, manag
 		Machine:  machine{at: at, units: manager},
 		Switcher: switcher{activate.Activator{Units: manager, Root: at.root}, baseline},
 		DeadMan:  deadMan{manager}, Services: services{manager}, Prober: prober, Store: database, Power: power{},
-		Rules: rules, Embedded: embedded, MinSequence: was.Sequence, Clock: at.clock, Durable: at.durable(),
-		Node:          agent.Node{Owner: settings.Name, Class: at.class(settings.Class), Arch: arch, Fingerprint: key},
+		Rules: rules, Embedded: embedded, MinSequence: who.booted.Sequence, Clock: at.clock, Durable: at.durable(),
+		Node:          agent.Node{Owner: settings.Name, Class: at.class(settings.Class), Arch: arch, Fingerprint: who.key},
 		SwitchTimeout: time.Duration(settings.Activate.SwitchTimeout), ProbeTimeout: time.Duration(settings.Activate.ProbeTimeout),
 		Settle: time.Duration(settings.Activate.Settle), Grace: grace, Log: log,
 	})
 	prober.verify = applier.VerifyRecord
 	return applier, nil
-}
-
-// examiner judges a system by its own probes.
-type examiner struct {
-	at     layout
-	units  *units.Manager
-	verify func(text string) error
-}
-
-func (e *examiner) prober() probe.Prober {
-	follower := e.at.follower()
-	return probe.Prober{
-		Units: e.units, Follower: rereader{follower}, Verify: e.verify, Routes: probe.DefaultRoutes, Root: e.at.root,
-		Ping: func(ctx context.Context) error {
-			_, err := follower.Status(ctx)
-			return err
-		},
-	}
-}
-
-// set is the union of what two systems ask.
-func (e *examiner) set(old, candidate string) (probe.Set, error) {
-	fresh, err := e.at.probes(candidate)
-	if err != nil || old == "" || old == candidate {
-		return fresh, err
-	}
-	before, err := e.at.probes(old)
-	if err != nil {
-		return nil, err
-	}
-	return probe.Union(before, fresh), nil
-}
-
-// Baseline implements apply.Prober.
-func (e *examiner) Baseline(ctx context.Context, old, candidate string) (agent.Baseline, error) {
-	set, err := e.set(old, candidate)
-	if err != nil {
-		return agent.Baseline{}, err
-	}
-	return e.prober().Baseline(ctx, old, set)
-}
-
-// Probe implements apply.Prober.
-func (e *examiner) Probe(ctx context.Context, exam apply.Exam) (agent.Report, error) {
-	set, err := e.set(exam.Old, exam.System)
-	if err != nil {
-		return agent.Report{}, err
-	}
-	return e.prober().Examine(ctx, probe.Exam{
-		System: exam.System, Set: set, Before: exam.Baseline, Settle: exam.Settle, Timeout: exam.Timeout, Seen: exam.Seen,
-	})
 }
 
 // Check implements apply.Store: every path is valid, and together they are what

@@ -63,6 +63,19 @@ func (l layout) nodeKey() (string, error) {
 	return "", nil
 }
 
+// identity is who this node is, to itself.
+type identity struct {
+	booted booted
+	key    string // fingerprint of the node key, "" if there is none
+}
+
+// identity reads both of its parts, as far as they can be read.
+func (l layout) identity() (identity, error) {
+	was, err := l.booted()
+	key, keyErr := l.nodeKey()
+	return identity{was, key}, errors.Join(err, keyErr)
+}
+
 // class is the node config's class, else the settings'.
 func (l layout) class(configured string) string {
 	if data, err := os.ReadFile(l.node("class")); err == nil {

@@ -141,9 +141,14 @@ func (d deadMan) Arm(ctx context.Context, old string, after time.Duration) error
 	if _, err := d.units.Disarm(ctx, deadManUnit); err != nil {
 		return err
 	}
+	// One that failed in an earlier trial keeps the name, and no trial could
+	// begin any more. None is at work: this process holds the lock.
+	if err := d.units.Forget(ctx, deadManUnit+".service"); err != nil {
+		return err
+	}
 	return d.units.Arm(ctx, unit.Alarm{
 		Name: deadManUnit, Description: "Go back to " + old, After: after,
-		Argv: []string{filepath.Join(old, "sw/bin/xnode"), "apply", "--dead-man"}, RuntimeMax: 30 * time.Minute,
+		Argv: []string{filepath.Join(old, "sw/bin/xnode"), "apply", "--dead-man"}, RuntimeMax: max(30*time.Minute, 2*after),
 	})
 }
 
