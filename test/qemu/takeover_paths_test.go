@@ -12,6 +12,109 @@ import (
 // dashed is a card's address as it stands in a network word.
 func dashed(mac string) string { return strings.ReplaceAll(mac, ":", "-") }
 
+// Networks of the old systems: on the first card, over which the test comes
+// in, and a word on the second that is out of the ordinary.
+var (
+	staticWords = []string{
+		"ip=10.0.2.15::10.0.2.2:24::" + dashed(userMAC) + ":none",
+		"ip=203.0.113.7::192.0.2.1:32::" + dashed(wireMAC) + ":none",
+		"nameserver=10.0.2.3",
+	}
+	dhcpWords = []string{
+		"ip=" + dashed(userMAC) + ":dhcp",
+		"ip=[2001:db8::50]::[fe80::1]:64::" + dashed(wireMAC) + ":none",
+		"nameserver=10.0.2.3",
+	}
+)
+
+// jump is one takeover in a chain of them on one machine.
+type jump struct {
+	method takeover.Method
+	flags  []string
+	to     *image
+	// fetch leaves the payload out of the file: the new system fetches it, with
+	// the network that the old one had.
+	fetch bool
+}
+
+// jump brings the file over, looks, takes the machine over, and checks that
+// the new system has the old one's network.
+func (n *node) jump(t *testing.T, j jump, words []string, address string) *node {
+	t.Helper()
+	if !j.fetch {
+		n.upload(t, takeoverFile(t, j.to))
+		return n.jumpTo(t, j, "embedded", words, address)
+	}
+	server := startMirror(t, j.to.netboot, nil)
+	n.upload(t, takeoverFile(t, j.to, server.url))
+	after := n.jumpTo(t, j, server.url, words, address)
+	after.checkPayload(t)
+	// Once, by the new system: looking at it fetches nothing.
+	if sent, size := server.sent.Load(), j.to.manifest.Payload.Size; sent < size || sent >= 2*size {
+		t.Errorf("%d bytes were fetched; the payload has %d", sent, size)
+	}
+	return after
+}
+
+// jumpTo is jump with the file in place.
+func (n *node) jumpTo(t *testing.T, j jump, payload string, words []string, address string) *node {
+	t.Helper()
+	v := n.lookFirst(t, j.method, j.flags...)
+	if !slices.Equal(v.Network, words) || !slices.Equal(v.Payload, []string{payload}) {
+		t.Errorf("network %q and payload %q of the new system; want %q and %q", v.Network, v.Payload, words, payload)
+	}
+	after := n.takeOver(t, j.to, j.flags...)
+	if got, _, _ := after.command(t, "ip -o addr show scope global", nil); !strings.Contains(got, address) {
+		t.Errorf("addresses:\n%s\nwant %s", got, address)
+	}
+	return after
+}
+
+// takeoverBIOS refuses a machine in each way, takes it over by the first call
+// that works, takes that system over again by the other one, and switches kexec
+// off in the end.
+func takeoverBIOS(t *testing.T) {
+	img := buildImage(t, recipe{system: "pocket", network: strings.Join(staticWords, "\n") + "\n"})
+	to := buildImage(t, recipe{system: "pocket:label=pocket-2"})
+	const address = "203.0.113.7/32"
+	n, _ := scenario{memory: takeoverMemory, wire: newWireNet(), change: openNet}.boot(t, img, ready, stageFailed, kernelPanic)
+	file := takeoverFile(t, to)
+	mend := tamperFile(t, file)
+	n.upload(t, file)
+	n.refuses(t, refusals(mend))
+	n.shell(t, "rm /dev/shm/fill")
+	n = n.jumpTo(t, jump{method: takeover.FileLoad, to: to}, "embedded", staticWords, address)
+	n = n.jump(t, jump{takeover.SegmentLoad, []string{"--syscall", "load"}, img, true}, staticWords, address)
+	n.upload(t, file)
+	n.shell(t, mend)
+	n.refuses(t, lastRefusals())
+}
+
+// openNet lets the machine reach the host's loopback.
+func openNet(m *vm.Machine) { m.Nets[0].Isolated = false }
+
+// takeoverUEFI takes a machine over that OVMF started, by each of the two
+// calls: what the firmware told the first kernel must reach the last one.
+func takeoverUEFI(t *testing.T) {
+	img := buildImage(t, recipe{system: "pocket", network: strings.Join(dhcpWords, "\n") + "\n"})
+	to := buildImage(t, recipe{system: "pocket:label=pocket-2"})
+	n, _ := scenario{firmware: vm.UEFI, as: vm.CD, memory: takeoverMemory, wire: newWireNet(), change: openNet}.boot(t, img, ready, stageFailed, kernelPanic)
+	before := n.facts(t, firmwareCommands())
+	for _, j := range []jump{
+		{takeover.SegmentLoad, []string{"--syscall", "load"}, to, false},
+		{takeover.FileLoad, []string{"--syscall", "file"}, to, true}, // the payload of img is on the CD
+	} {
+		n = n.jump(t, j, dhcpWords, "2001:db8::50/64")
+		after := n.facts(t, firmwareCommands())
+		for name := range firmwareCommands() {
+			if after[name] != before[name] || after[name] == "" {
+				t.Errorf("%s of the new system after %s: %q; want %q", name, j.method, after[name], before[name])
+			}
+		}
+		n.checkVariables(t, string(j.method))
+	}
+}
+
 // Commands that show what a system knows of its firmware: ACPI's tables, the
 // names that the maker gave it, and a variable that is read through UEFI's own
 // services.
@@ -23,85 +126,13 @@ func firmwareCommands() map[string]string {
 	}
 }
 
-// TestTakeoverUEFI takes a machine over that OVMF started: what the firmware
-// told the old kernel must reach the new one, by each of the two calls. On the
-// way it carries the addresses that are out of the ordinary.
-func TestTakeoverUEFI(t *testing.T) {
-	to := buildImage(t, recipe{system: "pocket:label=pocket-2"})
-	for _, tt := range []struct {
-		call, address, word string
-		method              takeover.Method
-	}{
-		{"file", "2001:db8::50/64", "ip=[2001:db8::50]::[fe80::1]:64::" + dashed(wireMAC) + ":none", takeover.FileLoad},
-		{"load", "203.0.113.7/32", "ip=203.0.113.7::192.0.2.1:32::" + dashed(wireMAC) + ":none", takeover.SegmentLoad},
-	} {
-		t.Run(tt.call, func(t *testing.T) {
-			img := buildImage(t, recipe{system: "pocket", network: "ip=" + dashed(userMAC) + ":dhcp\n" + tt.word + "\n"})
-			n, _ := scenario{firmware: vm.UEFI, as: vm.CD, memory: takeoverMemory, wire: newWireNet()}.boot(t, img, ready, stageFailed, kernelPanic)
-			before := n.facts(t, firmwareCommands())
-			n.upload(t, takeoverFile(t, to))
-			if v := n.lookFirst(t, tt.method, "--syscall", tt.call); !slices.Contains(v.Network, tt.word) {
-				t.Errorf("the new system gets %q; want also %s", v.Network, tt.word)
-			}
-			after := n.takeOver(t, to, "--syscall", tt.call)
-			got := after.facts(t, firmwareCommands())
-			for name := range firmwareCommands() {
-				if got[name] != before[name] || got[name] == "" {
-					t.Errorf("%s of the new system: %q; want %q", name, got[name], before[name])
-				}
-			}
-			after.checkVariables(t)
-			addresses, _, _ := after.command(t, "ip -o addr show scope global", nil)
-			if !strings.Contains(addresses, tt.address) {
-				t.Errorf("addresses:\n%s\nwant %s", addresses, tt.address)
-			}
-		})
-	}
-}
-
-// checkVariables writes a variable of UEFI and reads it again.
-func (n *node) checkVariables(t *testing.T) {
+// checkVariables makes a variable of UEFI and reads it again.
+func (n *node) checkVariables(t *testing.T, name string) {
 	t.Helper()
-	const name = "/sys/firmware/efi/efivars/XnodeTest-6e5b3f0a-7d1c-4c57-9a43-0f6f4b2d9b11"
+	name = "/sys/firmware/efi/efivars/" + name + "-6e5b3f0a-7d1c-4c57-9a43-0f6f4b2d9b11"
 	// The first four bytes are the variable's attributes: kept, at boot and at run time.
 	stdout, stderr, code := n.command(t, `printf '\007\000\000\000hello' > `+name+` && tail -c 5 `+name, nil)
 	if stdout != "hello" || code != 0 {
 		t.Errorf("a variable of UEFI reads %q, code %d, %s; want what was written", stdout, code, stderr)
-	}
-}
-
-// TestTakeoverPayloadURL uses a file that carries no payload: the new system
-// fetches it from a server, with the address that the old system had.
-func TestTakeoverPayloadURL(t *testing.T) {
-	to := buildImage(t, recipe{system: "pocket:label=pocket-2"})
-	for _, tt := range []struct {
-		name, network, want string
-		full                bool
-	}{
-		{name: "static", network: "ip=10.0.2.15::10.0.2.2:24::" + dashed(userMAC) + ":none\nnameserver=10.0.2.3\n",
-			want: "ip=10.0.2.15::10.0.2.2:24::" + dashed(userMAC) + ":none nameserver=10.0.2.3"},
-		{name: "dhcp", want: "ip=" + dashed(userMAC) + ":dhcp", full: true},
-	} {
-		if tt.full && !full() {
-			continue
-		}
-		t.Run(tt.name, func(t *testing.T) {
-			img := buildImage(t, recipe{system: "pocket", network: tt.network})
-			old, next := startMirror(t, img.netboot, nil), startMirror(t, to.netboot, nil)
-			n, _ := scenario{payload: []string{old.url}, memory: 512}.boot(t, img, ready, stageFailed, kernelPanic)
-			n.upload(t, takeoverFile(t, to, next.url))
-			v := n.lookFirst(t, takeover.FileLoad)
-			if !slices.Equal(v.Payload, []string{next.url}) || strings.Join(v.Network, " ") != tt.want {
-				t.Errorf("payload from %q with the network %q; want %s and %s", v.Payload, v.Network, next.url, tt.want)
-			}
-			if sent := next.sent.Load(); sent > 0 {
-				t.Errorf("a dry run fetched %d bytes", sent)
-			}
-			after := n.takeOver(t, to)
-			after.checkPayload(t)
-			if sent := next.sent.Load(); sent < to.manifest.Payload.Size {
-				t.Errorf("%d bytes were fetched; the payload has %d", sent, to.manifest.Payload.Size)
-			}
-		})
 	}
 }

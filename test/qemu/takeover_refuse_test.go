@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -43,8 +44,13 @@ func (n *node) state(t *testing.T) string {
 // untouched checks that the old system is as it was at the mark.
 func (n *node) untouched(t *testing.T, before string) {
 	t.Helper()
-	if got := n.state(t); got != before {
-		t.Errorf("state of the old system:\n%s\nit was\n%s", got, before)
+	checkUntouched(t, before, n.state(t))
+}
+
+func checkUntouched(t *testing.T, before, after string) {
+	t.Helper()
+	if after != before {
+		t.Errorf("state of the old system:\n%s\nit was\n%s", after, before)
 	}
 	if !strings.HasPrefix(before, "0\n") {
 		t.Errorf("a kernel is loaded: %q", before)
@@ -57,19 +63,43 @@ type refusal struct {
 	code                        int
 }
 
+// refuses runs each command in one session with its looks at the state: under
+// TCG a login takes longer than most of the refusals.
 func (n *node) refuses(t *testing.T, list []refusal) {
 	t.Helper()
 	for _, r := range list {
-		if r.before != "" {
-			n.shell(t, r.before)
+		part := strings.Split(n.shell(t, r.script()), refusalMark)
+		if len(part) != 5 {
+			t.Fatalf("%s: %q; want five parts", r.name, part)
 		}
-		before := n.mark(t)
-		stdout, stderr, code := n.command(t, strings.ReplaceAll(r.command, "FILE", takeoverPath), nil)
-		if code != r.code || !regexp.MustCompile(r.want).MatchString(stderr) {
-			t.Errorf("%s: code %d, want %d; %q, want /%s/\n%s", r.name, code, r.code, stderr, r.want, stdout)
+		before, after := loginFiles.ReplaceAllString(part[0], ""), loginFiles.ReplaceAllString(part[4], "")
+		code, stdout, stderr := strings.TrimSpace(part[1]), part[2], part[3]
+		if code != strconv.Itoa(r.code) || !regexp.MustCompile(r.want).MatchString(stderr) {
+			t.Errorf("%s: code %s, want %d; %q, want /%s/\n%s", r.name, code, r.code, stderr, r.want, stdout)
 		}
-		n.untouched(t, before)
+		checkUntouched(t, before, after)
 	}
+}
+
+const refusalMark = "===part\n"
+
+// script prints the state of the old system, code, output and errors of the
+// command, and the state again. What the command writes lies in /dev, where no
+// state is looked for.
+func (r refusal) script() string {
+	command := strings.ReplaceAll(r.command, "FILE", takeoverPath)
+	return fmt.Sprintf(`{ %s
+} >/dev/null || exit 1
+touch %s; sleep 0.3
+state() { %s
+}
+state
+( %s ) </dev/null >/dev/out 2>/dev/err
+code=$?
+printf '%s%%s\n%[5]s' $code
+cat /dev/out; printf '%[5]s'
+cat /dev/err; printf '%[5]s'
+state`, r.before+"\n:", markFile, stateScript, command, strings.ReplaceAll(refusalMark, "\n", `\n`))
 }
 
 // leaveScript leaves 120 MiB of memory, with which neither call can work.
@@ -91,39 +121,41 @@ END
 systemctl daemon-reload
 `
 
-// TestTakeoverRefused shows that what is wrong is said, and nothing changed.
-func TestTakeoverRefused(t *testing.T) {
-	img := buildImage(t, recipe{system: "pocket"})
-	file := takeoverFile(t, img)
+// tamperFile changes a byte of the payload in a takeover file, and returns the
+// command that mends the file where it was brought to.
+func tamperFile(t *testing.T, file []byte) (mend string) {
+	t.Helper()
 	opened, err := takeoverfile.Open(bytes.NewReader(file), int64(len(file)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	at := opened.Payload.Offset + 5*manifest.ChunkSize + 77
 	file[at] ^= 1
-	n, _ := scenario{memory: takeoverMemory}.boot(t, img, ready, stageFailed, kernelPanic)
-	n.upload(t, file)
-	mend := fmt.Sprintf("printf '\\%03o' | dd of=%s bs=1 seek=%d conv=notrunc 2>/dev/null", file[at]^1, takeoverPath, at)
-	n.refuses(t, []refusal{
+	return fmt.Sprintf("printf '\\%03o' | dd of=%s bs=1 seek=%d conv=notrunc 2>/dev/null", file[at]^1, takeoverPath, at)
+}
+
+// refusals are all that a takeover can follow upon: what is wrong is said, and
+// nothing changed. The first one wants a tampered file.
+func refusals(mend string) []refusal {
+	return []refusal{
 		{"nobody to ask", "", "FILE", `nobody is there to ask`, 2},
 		{"tampered payload", "", "FILE --yes", `system\.squashfs.* chunk 5 .*nothing was changed`, 1},
 		{"marked as a container", mend + "; echo lxc > /run/systemd/container", "FILE --yes", `this is a container.*run it on the host.*nothing was changed`, 1},
 		{"namespaces", "rm /run/systemd/container", "unshare -p -f FILE --yes", `this is a container: the pid namespace is not the first one.*run it on the host.*nothing was changed`, 1},
 		{"user namespace", "", "unshare -U -r FILE --yes", `this is a container.*nothing was changed`, 1},
 		{"without the capability", incapableScript, "systemctl start incapable; code=$?; cat /dev/shm/stderr >&2; exit $code", `root here lacks the capability CAP_SYS_BOOT.*nothing was changed`, 1},
-		{"not root", "", "su -s /bin/sh nixbld1 -c 'FILE --yes'", `runs as user [0-9]+.*run it with sudo.*nothing was changed`, 1},
+		{"not root", "systemctl reset-failed incapable", "su -s /bin/sh nixbld1 -c 'FILE --yes'", `runs as user [0-9]+.*run it with sudo.*nothing was changed`, 1},
 		{"other architecture", "", "linux32 FILE --yes", `the machine is i686; this file is for x86_64.*nothing was changed`, 1},
 		{"no memory to load", leaveScript, "FILE --yes", `no way to load the new kernel; kexec_file_load: needs [0-9]+ MiB, [0-9]+ MiB are free.*kexec_load: needs.*free memory.*nothing was changed`, 1},
-		{"switched off", "rm /dev/shm/fill; echo 1 > /proc/sys/kernel/kexec_load_disabled", "FILE --yes", `kexec_load_disabled is 1.*reboot.*nothing was changed`, 1},
-	})
+	}
 }
 
-// TestTakeoverLockedDown: a locked kernel, as Secure Boot makes it, takes no
-// kernel whose key it does not know, by neither call.
-func TestTakeoverLockedDown(t *testing.T) {
-	img := buildImage(t, recipe{system: "pocket"})
-	n, _ := scenario{memory: takeoverMemory, append: "lockdown=integrity"}.boot(t, img, ready, stageFailed, kernelPanic)
-	n.upload(t, takeoverFile(t, img))
-	n.refuses(t, []refusal{{"locked down", "", "FILE --yes",
-		`no way to load the new kernel; kexec_file_load: forbidden: by lockdown.*; kexec_load: forbidden: by lockdown.*switch Secure Boot off.*nothing was changed`, 1}})
+// lastRefusals switch something off for good: a locked kernel, as Secure Boot
+// makes it, takes no kernel whose key it does not know, by neither call.
+func lastRefusals() []refusal {
+	return []refusal{
+		{"locked down", "echo integrity > /sys/kernel/security/lockdown", "FILE --yes",
+			`no way to load the new kernel; kexec_file_load: forbidden: by lockdown.*; kexec_load: forbidden: by lockdown.*switch Secure Boot off.*nothing was changed`, 1},
+		{"switched off", "echo 1 > /proc/sys/kernel/kexec_load_disabled", "FILE --yes", `kexec_load_disabled is 1.*reboot.*nothing was changed`, 1},
+	}
 }

@@ -161,21 +161,13 @@ func (n *node) checkPeak(t *testing.T, stderr string) {
 	}
 }
 
-// TestTakeover replaces a running Linux: another pocket, and in the whole
-// matrix a Debian, whose guest takes minutes to make.
+// TestTakeover replaces a running Linux: another pocket, one machine after the
+// other to save boots, and in the whole matrix a Debian, whose guest takes
+// minutes to make.
 func TestTakeover(t *testing.T) {
-	t.Run("pocket", takeoverPocket)
+	t.Run("bios", takeoverBIOS)
+	t.Run("uefi", takeoverUEFI)
 	if full() {
 		t.Run("debian", takeoverDebian)
 	}
-}
-
-// takeoverPocket replaces one pocket system by another one, whose node
-// config has other keys and another name.
-func takeoverPocket(t *testing.T) {
-	img, to := buildImage(t, recipe{system: "pocket"}), buildImage(t, recipe{system: "pocket:label=pocket-2"})
-	n, _ := scenario{memory: takeoverMemory}.boot(t, img, ready, stageFailed, kernelPanic)
-	n.upload(t, takeoverFile(t, to))
-	n.lookFirst(t, takeover.FileLoad)
-	n.takeOver(t, to)
 }
