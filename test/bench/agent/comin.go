@@ -7,11 +7,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"xnodeos.org/internal/command"
 	"xnodeos.org/internal/vm"
-	"xnodeos.org/test/site"
 )
 
 // cominVersion is what is measured where nobody names a program.
@@ -62,18 +62,18 @@ retention: {deployment_boot_entry_capacity: 1, deployment_successful_capacity: 1
 	if err != nil {
 		return nil, err
 	}
-	// Its first poll comes with its first tick; then it has a branch.
-	refs := filepath.Join(state, "repository", ".git", "refs", "remotes", "origin", "main")
+	// Its first poll comes with its first tick, and a failed evaluation behind it.
+	log := filepath.Join(f.work, filepath.Base(program)+".log")
 	for range 10 * int(2*pollEvery/time.Second) {
-		if _, err := os.Stat(refs); err == nil {
+		if text, err := os.ReadFile(log); err == nil && strings.Contains(string(text), "New commits have been fetched") {
 			return p, nil
 		}
 		if err := sleep(ctx, 100*time.Millisecond); err != nil {
 			return nil, err
 		}
 	}
-	log, _ := os.ReadFile(filepath.Join(f.work, filepath.Base(program)+".log"))
-	return nil, fmt.Errorf("it did not fetch %s: %s", site.Owner, log)
+	text, _ := os.ReadFile(log)
+	return nil, fmt.Errorf("it did not fetch: %s", text)
 }
 
 // installComin asks the Go module proxy, and only that: what the machine is
