@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -107,7 +106,7 @@ func (c *Client) open(ctx context.Context, method, path string) (io.ReadCloser, 
 	if resp.StatusCode/100 != 2 {
 		defer func() { _ = resp.Body.Close() }()
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
-		return nil, fmt.Errorf("the agent refuses: %s", strings.TrimSpace(string(text)))
+		return nil, fmt.Errorf("the agent refuses: %s", oneLine(string(text)))
 	}
 	return resp.Body, nil
 }

@@ -41,7 +41,8 @@ type Options struct {
 
 // Server serves the newest status that Set was given.
 type Server struct {
-	opt Options
+	opt      Options
+	patience time.Duration // for a reader of one answer
 
 	mu      sync.Mutex
 	status  Status
@@ -50,7 +51,7 @@ type Server struct {
 
 // New returns a server that shows an empty status.
 func New(opt Options) *Server {
-	return &Server{opt: opt, status: Status{V: Version, Health: Degraded, Phase: "STARTING"}, changed: make(chan struct{})}
+	return &Server{opt: opt, patience: patience, status: Status{V: Version, Health: Degraded, Phase: "STARTING"}, changed: make(chan struct{})}
 }
 
 // Set shows a new status and wakes who watches.
@@ -101,6 +102,7 @@ func (s *Server) serve(ctx context.Context, l net.Listener, h http.Handler) erro
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      s.patience,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
@@ -115,7 +117,7 @@ func (s *Server) serve(ctx context.Context, l net.Listener, h http.Handler) erro
 		}
 	})
 	defer stop()
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.Serve(newBounded(l)); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve status on %s: %w", l.Addr(), err)
 	}
 	return nil
@@ -148,8 +150,8 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
 	flush := http.NewResponseController(w)
 	for {
 		status, changed := s.get()
-		if json.NewEncoder(w).Encode(status) != nil || flush.Flush() != nil {
-			return // the reader has gone
+		if s.extend(flush) != nil || json.NewEncoder(w).Encode(status) != nil || flush.Flush() != nil {
+			return // the reader has gone, or does not read
 		}
 		select {
 		case <-changed:

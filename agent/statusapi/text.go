@@ -6,6 +6,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 )
 
 // Oneline returns the status as one line of words, for prompts and scripts.
@@ -24,7 +25,7 @@ func (s *Status) Oneline() string {
 	if s.Reason != "" {
 		words = append(words, fmt.Sprintf("reason=%q", s.Reason))
 	}
-	return strings.Join(words, " ")
+	return oneLine(strings.Join(words, " "))
 }
 
 // WriteText writes the status for a person.
@@ -85,13 +86,22 @@ func WriteHistory(w io.Writer, events []Event) error {
 		if e.Sequence != 0 {
 			release = fmt.Sprint(e.Sequence)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", e.Time.UTC().Format("2006-01-02 15:04:05"), release, e.Event, name(e.System), oneLine(e.Detail))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", e.Time.UTC().Format("2006-01-02 15:04:05"), release, oneLine(e.Event), oneLine(name(e.System)), oneLine(e.Detail))
 	}
 	return t.Flush()
 }
 
-// oneLine keeps what a probe or a unit said from breaking the columns.
-func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
+// oneLine keeps what a probe, a unit or a server said from breaking the columns,
+// and from speaking to the terminal: root may read what others wrote.
+func oneLine(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, text)
+	return strings.Join(strings.Fields(text), " ")
+}
 
 // name is a store path as people read it: without folder and hash.
 func name(system string) string {
