@@ -186,6 +186,9 @@ func Current(embedded *State, bundles ...Bundle) (*State, []error) {
 		version uint32
 		bundle  Bundle
 	}
+	if embedded == nil { // nothing can be verified by nobody
+		return nil, nil
+	}
 	var candidates []candidate
 	var errs []error
 	for _, b := range bundles {
