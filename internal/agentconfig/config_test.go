@@ -49,7 +49,9 @@ func TestParseErrors(t *testing.T) {
 		{"name", "name = \"fleet\"\n", "a.toml:1: name: \"fleet\" is no DNS name; write the record's whole name, as in \"stable._xnode.fleet.example.org\""},
 		{"resolver", "[dns]\nresolvers = [\"dns.example.org\"]\n", "a.toml:2: dns.resolvers: \"dns.example.org\" is no resolver; write an address, \"192.0.2.1\", \"192.0.2.1:5353\" or \"[2001:db8::1]:53\""},
 		{"remote", "[git]\nremotes = [\"git@example.org:fleet\"]\n", "a.toml:2: git.remotes: \"git@example.org:fleet\" cannot be used; write a URL with one of https://, http://, ssh://, file://"},
-		{"password", "[git]\nremotes = [\"https://me:secret@example.org/\"]\n", "a.toml:2: git.remotes: a password in a URL ends in logs; use an ssh key instead"},
+		{"password", "[git]\nremotes = [\"https://me:secret@example.org/\"]\n", "a.toml:2: git.remotes: a name, token or password in a URL ends in logs; use an ssh key instead"},
+		{"token", "[git]\nremotes = [\"https://ghp_secret@example.org/\"]\n", "a.toml:2: git.remotes: a name, token or password in a URL ends in logs; use an ssh key instead"},
+		{"token of a cache", "[cache]\nurls = [\"https://secret@example.org/\"]\n", "a.toml:2: cache.urls: a name, token or password in a URL ends in logs; use an ssh key instead"},
 		{"open page", "[status]\nlisten = \"0.0.0.0:80\"\n", "a.toml:2: status.listen: \"0.0.0.0:80\" is not on loopback; the page is for this machine alone, reach it through ssh -L"},
 		{"too long", strings.Repeat("#", MaxSize+1), "a.toml: 262145 bytes; an agent.toml has at most 262144"},
 	}

@@ -84,8 +84,9 @@ func checkURL(text string, schemes ...string) error {
 	if err != nil || !slices.Contains(schemes, u.Scheme) || (u.Scheme != "file" && u.Host == "") || (u.Scheme == "file" && !path.IsAbs(u.Path)) {
 		return fmt.Errorf("%q cannot be used; write a URL with one of %s://", text, strings.Join(schemes, "://, "))
 	}
-	if _, secret := u.User.Password(); secret {
-		return errors.New("a password in a URL ends in logs; use an ssh key instead")
+	// A forge's token may stand for the name. ssh has its secret in a key.
+	if _, secret := u.User.Password(); secret || u.User != nil && u.Scheme != "ssh" {
+		return errors.New("a name, token or password in a URL ends in logs; use an ssh key instead")
 	}
 	return nil
 }
