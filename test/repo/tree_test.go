@@ -149,10 +149,10 @@ func TestCommands(t *testing.T) {
 	}
 }
 
-// A command of the documents is one of our scripts or xnodeos with a subcommand and
-// flags that its help knows, or a plain tool of the list.
+// A command of the documents is one of our scripts, or xnodeos or xnode with a
+// subcommand and flags that its help knows, or a plain tool of the list.
 func TestDocumentedCommandsExist(t *testing.T) {
-	program := buildProgram(t)
+	programs := buildPrograms(t)
 	plain := []string{"git", "cd", "just", "ssh", "sha256sum"}
 	texts := documents(t)
 	commands := Commands(texts["README.md"])
@@ -163,12 +163,12 @@ func TestDocumentedCommandsExist(t *testing.T) {
 		words := strings.Fields(line)
 		name := filepath.Base(words[0])
 		switch {
-		case name == "xnodeos":
-			checkProgram(t, program, line, words[1:])
+		case name == "xnodeos" || name == "xnode":
+			checkProgram(t, filepath.Join(programs, name), line, words[1:])
 		case strings.HasPrefix(strings.TrimPrefix(words[0], "./"), "scripts/"):
 			checkScript(t, line, words)
 		case !slices.Contains(plain, name):
-			t.Errorf("the documents show %q: %s is neither a script, nor xnodeos, nor a known tool", line, words[0])
+			t.Errorf("the documents show %q: %s is neither a script, nor a program of ours, nor a known tool", line, words[0])
 		}
 	}
 }
@@ -177,6 +177,7 @@ func TestDocumentedCommandsExist(t *testing.T) {
 // for each flag of the line in it.
 func checkProgram(t *testing.T, program, line string, words []string) {
 	t.Helper()
+	name := filepath.Base(program)
 	var sub []string
 	for _, w := range words {
 		if strings.HasPrefix(w, "-") || strings.ContainsAny(w, "/.*") {
@@ -189,11 +190,11 @@ func checkProgram(t *testing.T, program, line string, words []string) {
 	}
 	help, err := exec.CommandContext(t.Context(), program, append(sub, "--help")...).CombinedOutput()
 	if err != nil {
-		t.Errorf("the documents show %q: xnodeos %s --help: %v", line, strings.Join(sub, " "), err)
+		t.Errorf("the documents show %q: %s %s --help: %v", line, name, strings.Join(sub, " "), err)
 		return
 	}
-	if len(sub) > 0 && !bytes.Contains(help, []byte("xnodeos "+strings.Join(sub, " "))) {
-		t.Errorf("the documents show %q: xnodeos has no subcommand %q", line, strings.Join(sub, " "))
+	if len(sub) > 0 && !bytes.Contains(help, []byte(name+" "+strings.Join(sub, " "))) {
+		t.Errorf("the documents show %q: %s has no subcommand %q", line, name, strings.Join(sub, " "))
 	}
 	checkFlags(t, line, words, string(help))
 }
@@ -218,17 +219,19 @@ func checkFlags(t *testing.T, line string, words []string, help string) {
 	}
 }
 
-// buildProgram builds xnodeos as scripts/setup does.
-func buildProgram(t *testing.T) string {
+// buildPrograms builds xnodeos and xnode as scripts/setup does and returns their
+// folder.
+func buildPrograms(t *testing.T) string {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "xnodeos")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=", "-o", program, "./cmd/xnodeos")
+	folder := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=",
+		"-o", folder+string(filepath.Separator), "./cmd/xnodeos", "./cmd/xnode")
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build xnodeos: %v\n%s", err, out)
+		t.Fatalf("build the programs: %v\n%s", err, out)
 	}
-	return program
+	return folder
 }
 
 // Every script explains itself and refuses what it does not know, at once and
