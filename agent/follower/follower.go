@@ -192,6 +192,9 @@ func (f *Follower) Poll() {
 	}
 }
 
+// Alive returns unless the follower hangs: for a watchdog.
+func (f *Follower) Alive() { _ = f.now() }
+
 // Planned shows when the record is asked for again.
 func (f *Follower) Planned(wait time.Duration) {
 	f.set(func(v *View) { v.NextPoll = f.opt.Clock().Now.Add(wait) })

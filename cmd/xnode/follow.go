@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"xnodeos.org/agent"
 	"xnodeos.org/agent/activate"
@@ -101,7 +102,7 @@ func runFollower(ctx context.Context, at layout, log *slog.Logger) error {
 		}
 	}
 	run.Go(func() error { return f.Run(ctx) })
-	run.Go(func() error { return feedWatchdog(ctx, notify) })
+	run.Go(func() error { return feedWatchdog(ctx, notify, f.Alive, log) })
 	if err := notify.Ready(ctx, "following "+settings.Name); err != nil {
 		log.Warn("systemd is not told", "error", err)
 	}
@@ -191,6 +192,7 @@ func presenter(ctx context.Context, at layout, node statusapi.Node, name string,
 	var mu sync.Mutex
 	last := ""
 	worked := false
+	past := chronicle{at: at}
 	return func(v follower.View) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -201,40 +203,19 @@ func presenter(ctx context.Context, at layout, node statusapi.Node, name string,
 			go debug.FreeOSMemory()
 		}
 		worked = works
-		events, err := at.history()
-		if err != nil {
-			events = nil
-		}
-		status := picture(v, node, name, time.Now(), events[:min(len(events), statusapi.HistoryShown)])
+		status := picture(v, node, name, time.Now(), past.newest())
 		if current, err := activate.Current(at.root); err == nil {
 			status.Systems.Current = current
 		}
 		server.Set(status)
 		if line := status.Oneline(); line != last {
 			last = line
-			_ = notify.Status(ctx, line) // nobody listens outside systemd
+			// Nobody listens outside systemd, and one that is frozen must not hold
+			// up who follows.
+			brief, cancel := context.WithTimeout(ctx, notifyLimit)
+			_ = notify.Status(brief, line)
+			cancel()
 			_ = os.WriteFile(at.run("agent/motd"), []byte("xnode: "+line+"\n"), 0o644)
-		}
-	}
-}
-
-// feedWatchdog tells systemd that the process lives, as often as it wants to
-// hear it.
-func feedWatchdog(ctx context.Context, notify units.Notifier) error {
-	every, err := units.WatchdogInterval(os.Getenv("WATCHDOG_USEC"), os.Getenv("WATCHDOG_PID"), os.Getpid())
-	if err != nil || every == 0 {
-		return err
-	}
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-			if err := notify.Alive(ctx); err != nil && ctx.Err() == nil {
-				return err
-			}
 		}
 	}
 }
@@ -263,9 +244,11 @@ func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 // applierChanged tells the applier's files apart from what they were.
 func (l layout) applierChanged() string {
 	var b strings.Builder
-	for _, name := range []string{"journal.a", "journal.b", "accepted.json", "quarantine.json"} {
-		if info, err := os.Stat(l.state("applier", name)); err == nil {
-			fmt.Fprintf(&b, "%s %d %d;", name, info.ModTime().UnixNano(), info.Size())
+	for _, name := range []string{"journal.a", "journal.b", "accepted.json", "quarantine.json", "trust.json"} {
+		var info unix.Stat_t
+		if unix.Stat(l.state("applier", name), &info) == nil {
+			// Each is a new file: a clock's tick may see two of them.
+			fmt.Fprintf(&b, "%s %d %d.%d %d;", name, info.Ino, info.Mtim.Sec, info.Mtim.Nsec, info.Size)
 		}
 	}
 	return b.String()
@@ -283,9 +266,12 @@ func (l layout) kept(system string) (follower.Kept, error) {
 	return follower.Kept{Record: in.Record, Release: in.Release, Nodes: in.Nodes}, err
 }
 
+// historyFile lies with the applier's state.
+const historyFile = "applier/history.jsonl"
+
 // history reads what the applier wrote, the newest first.
 func (l layout) history() ([]statusapi.Event, error) {
-	events, err := history.Read(l.state("applier/history.jsonl"))
+	events, err := history.Read(l.state(historyFile))
 	if err != nil {
 		return nil, err
 	}
