@@ -201,7 +201,7 @@ func TestTextSpeaksNoEscapes(t *testing.T) {
 	s.Systems.Current, s.Record.Source, s.Probes[0].Observed = "/nix/store/a-"+evil, evil, evil
 	s.History[0].Detail, s.History[0].Event = evil, evil
 	var out bytes.Buffer
-	if err := s.WriteText(&out); err != nil {
+	if err := s.WriteText(&out, 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := WriteHistory(&out, s.History); err != nil {

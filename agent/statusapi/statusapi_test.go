@@ -242,24 +242,24 @@ func TestText(t *testing.T) {
 	t.Parallel()
 	st := example()
 	var out bytes.Buffer
-	if err := st.WriteText(&out); err != nil {
+	if err := st.WriteText(&out, 0); err != nil {
 		t.Fatal(err)
 	}
-	want := `node        node1, SHA256:abc
-class       edge, live, state on disk
-health      degraded
-            ! release 7 was tried and went back
-phase       IDLE: release 7 is in quarantine
-release     7 (commit abababababab) from 192.0.2.1:53
-record      stable._xnode.example.org, published 1 h ago, expires in 24 h
-running     xnodeos-pocket-2
-booted      xnodeos-pocket-2
-last good   xnodeos-pocket-2
-probes      ok units: no newly failed unit
-            RED route: no default route <b>
-quarantine  release 7, xnodeos-pocket-3: unit pocket-broken.service failed
-asked       10 s ago
-asks again  in 35 s
+	want := `node            node1, SHA256:abc
+class           edge, live, state on disk
+health          degraded
+                ! release 7 was tried and went back
+phase           IDLE: release 7 is in quarantine
+release         7 (commit abababababab) from 192.0.2.1:53
+record          stable._xnode.example.org, published 1 h ago, expires in 24 h
+running         xnodeos-pocket-2
+booted          xnodeos-pocket-2
+last good       xnodeos-pocket-2
+probes          ok units: no newly failed unit
+                RED route: no default route <b>
+quarantine      release 7, xnodeos-pocket-3: unit pocket-broken.service failed
+asked           10 s ago
+asks again      in 35 s
 `
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Errorf("WriteText (-want +got):\n%s", diff)
@@ -274,6 +274,33 @@ asks again  in 35 s
 	wantHistory := "2026-11-20 11:59:00  6  committed  xnodeos-pocket-2  \n2026-11-20 12:00:00  7  went back  xnodeos-pocket-2  unit failed\n"
 	if diff := cmp.Diff(wantHistory, out.String()); diff != "" {
 		t.Errorf("WriteHistory (-want +got):\n%s", diff)
+	}
+}
+
+// On a terminal nothing is cut off and nothing leaves its column; what the
+// problems say already is not said twice.
+func TestTextFitsTheTerminal(t *testing.T) {
+	t.Parallel()
+	st := example()
+	st.Poll.Error = "no resolver answered: 192.0.2.1:53: timeout, 192.0.2.2:53: timeout"
+	st.Problems = []string{"no record yet: " + st.Poll.Error}
+	st.History = nil
+	var out bytes.Buffer
+	if err := st.WriteText(&out, 60); err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(out.String()) {
+		if len(line) > 61 {
+			t.Errorf("%q is wider than 60", line)
+		}
+	}
+	for _, want := range []string{
+		"                ! no record yet: no resolver answered:\n                192.0.2.1:53: timeout, 192.0.2.2:53: timeout\n",
+		"asked           10 s ago: no news, see above\n",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the status lacks %q:\n%s", want, out.String())
+		}
 	}
 }
 

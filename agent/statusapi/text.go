@@ -3,10 +3,12 @@ package statusapi
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 	"unicode"
+	"unicode/utf8"
 )
 
 // Oneline returns the status as one line of words, for prompts and scripts.
@@ -28,12 +30,22 @@ func (s *Status) Oneline() string {
 	return oneLine(strings.Join(words, " "))
 }
 
-// WriteText writes the status for a person.
-func (s *Status) WriteText(w io.Writer) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+// keyColumn is where values begin: behind the longest key, "last good boot".
+const keyColumn = 16
+
+// WriteText writes the status for a person. Lines longer than width go on below
+// their value; 0 breaks none.
+func (s *Status) WriteText(w io.Writer, width int) error {
+	var t strings.Builder
 	row := func(key, value string) {
-		if value != "" {
-			fmt.Fprintf(t, "%s\t%s\n", key, oneLine(value))
+		if value == "" {
+			return
+		}
+		for i, line := range wrap(oneLine(value), width-keyColumn) {
+			if i > 0 {
+				key = ""
+			}
+			fmt.Fprintf(&t, "%-*s%s\n", keyColumn, key, line)
 		}
 	}
 	row("node", strings.Join(nonEmpty(s.Node.Hostname, s.Node.Key), ", "))
@@ -65,11 +77,41 @@ func (s *Status) WriteText(w io.Writer) error {
 	for i, q := range s.Quarantine {
 		row(first(i, "quarantine"), fmt.Sprintf("release %d, %s: %s", q.Sequence, name(q.System), q.Reason))
 	}
-	row("asked", strings.Join(nonEmpty(ago(s.Time, s.Poll.Last), s.Poll.Error), ": "))
-	if !s.Poll.Next.IsZero() {
+	fault := s.Poll.Error
+	if slices.ContainsFunc(s.Problems, func(p string) bool { return strings.Contains(p, fault) }) && fault != "" {
+		fault = "no news, see above"
+	}
+	row("asked", strings.Join(nonEmpty(ago(s.Time, s.Poll.Last), fault), ": "))
+	if s.Poll.Next.After(s.Time) {
 		row("asks again", ago(s.Time, s.Poll.Next))
 	}
-	return t.Flush()
+	_, err := io.WriteString(w, t.String())
+	return err
+}
+
+// narrowest is the least room that is worth breaking lines for.
+const narrowest = 20
+
+// wrap breaks a line between words. A word that is longer stays whole: it is a
+// path or an address, which somebody wants to copy.
+func wrap(text string, room int) []string {
+	if room < narrowest {
+		return []string{text}
+	}
+	var lines []string
+	line, length := "", 0
+	for _, word := range strings.Fields(text) {
+		long := utf8.RuneCountInString(word)
+		if line != "" && length+1+long > room {
+			lines = append(lines, line)
+			line, length = "", 0
+		}
+		if line != "" {
+			line, length = line+" ", length+1
+		}
+		line, length = line+word, length+long
+	}
+	return append(lines, line)
 }
 
 // String says how far the download is, for a person.
@@ -176,7 +218,7 @@ func first(i int, word string) string {
 	if i == 0 {
 		return word
 	}
-	return " "
+	return ""
 }
 
 func mark(green bool) string {

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -57,7 +58,22 @@ func show(cmd *cobra.Command, status *statusapi.Status, asJSON, oneline bool) er
 		_, err := fmt.Fprintln(cmd.OutOrStdout(), status.Oneline())
 		return err
 	}
-	return status.WriteText(cmd.OutOrStdout())
+	width, _ := terminal(cmd.OutOrStdout())
+	status.Time = time.Now() // what is told relative to it is read now
+	return status.WriteText(cmd.OutOrStdout(), width)
+}
+
+// terminal is how many columns and rows out has; 0 if it is no terminal.
+func terminal(out any) (columns, rows int) {
+	file, ok := out.(interface{ Fd() uintptr })
+	if !ok {
+		return 0, 0
+	}
+	columns, rows, err := term.GetSize(int(file.Fd()))
+	if err != nil {
+		return 0, 0
+	}
+	return columns, rows
 }
 
 func newWatchCommand(at *layout) *cobra.Command {
@@ -70,31 +86,33 @@ with --json one JSON object. Ends with Ctrl-C or when the agent goes away.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			out := cmd.OutOrStdout()
-			file, ok := out.(interface{ Fd() uintptr })
-			terminal := ok && term.IsTerminal(int(file.Fd()))
-			last := ""
-			return at.follower().Watch(cmd.Context(), func(s *statusapi.Status) error {
-				switch {
-				case asJSON:
-					return json.NewEncoder(out).Encode(s)
-				case terminal:
-					if _, err := fmt.Fprint(out, "\x1b[H\x1b[2J"); err != nil {
-						return err
-					}
-					return s.WriteText(out)
-				}
-				line := s.Oneline()
-				if line == last {
-					return nil
-				}
-				last = line
-				_, err := fmt.Fprintln(out, s.Time.UTC().Format(time.TimeOnly), line)
-				return err
-			})
+			show := lines(out)
+			if columns, _ := terminal(out); asJSON {
+				show = func(s *statusapi.Status) error { return json.NewEncoder(out).Encode(s) }
+			} else if columns > 0 {
+				s := &screen{out: out}
+				show = s.show
+				defer s.tick(cmd.Context())()
+			}
+			return at.follower().Watch(cmd.Context(), show)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON, an object a line")
 	return cmd
+}
+
+// lines shows each change as one line.
+func lines(out io.Writer) func(*statusapi.Status) error {
+	last := ""
+	return func(s *statusapi.Status) error {
+		line := s.Oneline()
+		if line == last {
+			return nil
+		}
+		last = line
+		_, err := fmt.Fprintln(out, s.Time.UTC().Format(time.TimeOnly), line)
+		return err
+	}
 }
 
 func newPollCommand(at *layout) *cobra.Command {
