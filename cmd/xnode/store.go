@@ -15,6 +15,7 @@ import (
 	"xnodeos.org/agent"
 	"xnodeos.org/agent/follower"
 	"xnodeos.org/agent/journal"
+	"xnodeos.org/internal/mirror"
 	"xnodeos.org/internal/nix"
 	"xnodeos.org/internal/nix/cache"
 	"xnodeos.org/internal/nix/daemon"
@@ -89,7 +90,7 @@ func (s *store) options(target agent.Target, urls []string) (substitute.Options,
 		Free:     s.at.roomInStore,
 		Read: cache.Options{
 			Clock: func() time.Duration { return time.Since(s.start) },
-			OnFault: func(name string, f cache.Fault) {
+			OnFault: func(name string, f mirror.Fault) {
 				s.log.Info("a fault of a cache", "cache", name, "fault", f.Error())
 			},
 		},

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"xnodeos.org/internal/manifest"
+	"xnodeos.org/internal/mirror"
 	"xnodeos.org/netboot/stage1/fetch"
 )
 
@@ -105,7 +106,7 @@ func (h *httpSource) fetch(ctx context.Context) (*Candidate, error) {
 	defer h.watch.Begin(PhaseFetch)()
 	h.con.Sayf("fetching from %s", h.names())
 	o := h.options
-	o.OnFault = func(m fetch.Mirror, f fetch.Fault) { h.con.Debugf("%s: %v", m, &f) }
+	o.OnFault = func(m fetch.Mirror, f mirror.Fault) { h.con.Debugf("%s: %v", m, &f) }
 	m, raw, err := fetch.Manifest(ctx, h.mirrors, h.check, o)
 	if err != nil {
 		return nil, err

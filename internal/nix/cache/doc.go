@@ -24,6 +24,7 @@ import (
 	"net/http"
 	"time"
 
+	"xnodeos.org/internal/mirror"
 	"xnodeos.org/internal/nix"
 )
 
@@ -55,7 +56,8 @@ type Options struct {
 	// Keys are the cache keys whose signature a narinfo needs; without keys
 	// signatures are not looked at here (the nix-daemon does it in any case).
 	Keys []nix.PublicKey
-	// StallTimeout ends a request that brings next to nothing for so long; 15 s.
+	// StallTimeout ends a request that brings next to nothing
+	// (mirror.StallBytes) for so long; 15 s.
 	StallTimeout time.Duration
 	// Tries is how many faults in a row a cache may have before it is dropped; 8,
 	// but never more than 3 while there is another cache to ask.
@@ -64,23 +66,18 @@ type Options struct {
 	// 16 MiB. A NAR whose window is larger is refused.
 	DecodeMemory int64
 	// OnFault is told of each fault as it happens, never from two goroutines at once.
-	OnFault func(cache string, f Fault)
+	OnFault func(cache string, f mirror.Fault)
 	// Jitter returns numbers from 0 to 1 that spread retries; random ones.
 	Jitter func() float64
 }
 
 const (
-	// stallBytes in StallTimeout is the rate below which a request is stalled.
-	stallBytes = 16 << 10
 	// progressBytes between two faults make the second the first again.
 	progressBytes = 4 << 10
 	// maxStrikes is how often a cache may be plainly wrong.
 	maxStrikes = 3
 	// triesWithOthers takes the place of Options.Tries while there are other caches.
 	triesWithOthers = 3
-
-	backoffFirst = 100 * time.Millisecond
-	backoffMost  = 8 * time.Second
 )
 
 func (o Options) withDefaults() Options {
@@ -97,18 +94,12 @@ func (o Options) withDefaults() Options {
 		o.DecodeMemory = 16 << 20
 	}
 	if o.OnFault == nil {
-		o.OnFault = func(string, Fault) {}
+		o.OnFault = func(string, mirror.Fault) {}
 	}
 	if o.Jitter == nil {
 		o.Jitter = rand.Float64
 	}
 	return o
-}
-
-// backoff is the pause after so many faults in a row, from 1.
-func (o Options) backoff(faults int) time.Duration {
-	d := min(backoffFirst<<min(faults-1, 10), backoffMost)
-	return d/2 + time.Duration(o.Jitter()*float64(d))
 }
 
 // Cache is one binary cache, not yet asked for anything.

@@ -11,6 +11,7 @@ import (
 	"github.com/ulikunitz/xz"
 	"github.com/ulikunitz/xz/lzma"
 
+	"xnodeos.org/internal/mirror"
 	"xnodeos.org/internal/nix/narinfo"
 	"xnodeos.org/internal/xzhead"
 )
@@ -131,7 +132,7 @@ func (n *NAR) finish() error {
 			return n.in.err
 		case errors.Is(err, io.EOF):
 			if _, err := n.decode.head.ReadByte(); err == nil {
-				return n.fault(WrongFile, "bytes follow its end")
+				return n.fault(mirror.WrongFile, "bytes follow its end")
 			} else if !errors.Is(err, io.EOF) {
 				return n.explain(err)
 			}
@@ -141,11 +142,11 @@ func (n *NAR) finish() error {
 			return n.explain(err)
 		}
 	}
-	return n.fault(WrongFile, "it does not end")
+	return n.fault(mirror.WrongFile, "it does not end")
 }
 
-func (n *NAR) fault(kind FaultKind, format string, args ...any) *Fault {
-	f := faultf(kind, format, args...).in(n.offer.Info.URL)
+func (n *NAR) fault(kind mirror.FaultKind, format string, args ...any) *mirror.Fault {
+	f := mirror.Faultf(kind, format, args...).In(n.offer.Info.URL)
 	n.set.blame(n.offer.from, f)
 	return f
 }
@@ -153,20 +154,20 @@ func (n *NAR) fault(kind FaultKind, format string, args ...any) *Fault {
 // explain tells whose error it is: the stream's own stays as it is; all else is
 // about bytes.
 func (n *NAR) explain(err error) error {
-	var fault *Fault
+	var fault *mirror.Fault
 	if errors.As(err, &fault) && fault.Kind == TooLarge && (n.in.err == nil || errors.Is(n.in.err, io.EOF)) {
 		return n.fault(TooLarge, "%w", fault.Err)
 	}
 	if in := n.in.err; in != nil && !errors.Is(in, io.EOF) {
 		if errors.Is(in, ErrNotFound) {
-			return n.fault(WrongFile, "the narinfo names it, but the cache does not have it")
+			return n.fault(mirror.WrongFile, "the narinfo names it, but the cache does not have it")
 		}
 		return in
 	}
 	if errors.Is(err, io.EOF) {
-		return n.fault(WrongFile, "it unpacks to %d bytes, the closure list says %d", n.offer.Info.NarSize-n.left, n.offer.Info.NarSize)
+		return n.fault(mirror.WrongFile, "it unpacks to %d bytes, the closure list says %d", n.offer.Info.NarSize-n.left, n.offer.Info.NarSize)
 	}
-	return n.fault(WrongFile, "unpack %s at byte %d: %w", n.offer.Info.Compression, n.offer.Info.NarSize-n.left, err)
+	return n.fault(mirror.WrongFile, "unpack %s at byte %d: %w", n.offer.Info.Compression, n.offer.Info.NarSize-n.left, err)
 }
 
 // begin makes the decompressor, once it is known how much memory it takes.
@@ -205,7 +206,7 @@ func (n *NAR) begin() error {
 // hold waits until so much memory is free for a decompressor.
 func (n *NAR) hold(window int64) error {
 	if most := n.set.o.DecodeMemory; window > most {
-		return faultf(TooLarge, "unpacking takes %d bytes of memory, %d are allowed; push with a smaller window", window, most)
+		return mirror.Faultf(TooLarge, "unpacking takes %d bytes of memory, %d are allowed; push with a smaller window", window, most)
 	}
 	if err := n.set.memory.Acquire(n.in.ctx, window); err != nil {
 		return fmt.Errorf("wait for memory: %w", context.Cause(n.in.ctx))

@@ -15,6 +15,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 
+	"xnodeos.org/internal/mirror"
 	"xnodeos.org/internal/nix"
 	"xnodeos.org/internal/nix/narinfo"
 )
@@ -85,7 +86,7 @@ func TestStreamGoesOn(t *testing.T) {
 				t.Fatalf("cut every %d bytes: %d bytes, %v", every, len(got), err)
 			}
 			report := s.Reports()[0]
-			if asked != 5 && every < 100_000 || report.Dropped || len(report.Faults) == 0 || report.Faults[0].Kind != Stalled {
+			if asked != 5 && every < 100_000 || report.Dropped || len(report.Faults) == 0 || report.Faults[0].Kind != mirror.Stalled {
 				t.Errorf("cut every %d bytes: %d requests, %v", every, asked, report)
 			}
 			if took := time.Since(begun); took < 10*time.Second || took > 2*time.Minute {
@@ -102,8 +103,8 @@ func TestStreamGivesUp(t *testing.T) {
 		asked := 0
 		s, m := setOf(memory{data: pattern(1000), breaks: 1 << 30, every: 1, asked: &asked}, Options{Tries: 5})
 		_, err := s.file(t.Context(), m, "x", 1<<20)
-		var fault *Fault
-		if !errors.As(err, &fault) || fault.Kind != CutOff || asked != 5 || !s.Reports()[0].Dropped {
+		var fault *mirror.Fault
+		if !errors.As(err, &fault) || fault.Kind != mirror.CutOff || asked != 5 || !s.Reports()[0].Dropped {
 			t.Errorf("after %d requests: %v, %v", asked, err, s.Reports())
 		}
 		if text := s.Reports()[0].String(); !strings.Contains(text, "memory: cut off 5 times") || !strings.Contains(text, "not asked again") {
@@ -153,56 +154,76 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
-// TestJudge: answers of servers, by status and headers.
-func TestJudge(t *testing.T) {
+// canned answers every request with one response.
+type canned http.Response
+
+func (c *canned) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp := http.Response(*c)
+	resp.Request, resp.Body = req, http.NoBody
+	return &resp, nil
+}
+
+// TestServer: what a server does not have is told from what it does wrong, and
+// one that ignores Range gives the file from its first byte.
+func TestServer(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		status int
-		header string // one of them
+		header string // Content-Range
 		from   int64
 		want   string // kind of fault, "missing", or first byte and size
 	}{
 		{200, "", 0, "0 7"},
-		{200, "", 5, "0 7"}, // it ignores Range
-		{206, "Content-Range: bytes 5-6/7", 5, "5 7"},
-		{206, "Content-Range: bytes 5-6/*", 5, "5 -1"},
-		{206, "Content-Range: bytes 4-6/7", 5, "wrong range"},
-		{206, "Content-Range: bytes 5-4/7", 5, "wrong range"},
-		{206, "Content-Range: lines 5-6/7", 5, "wrong range"},
-		{206, "", 5, "wrong range"},
-		{206, "Content-Range: bytes 0-6/7", 0, "refused"}, // nobody asked for a range
-		{200, "Content-Encoding: gzip", 0, "encoded"},
-		{200, "Content-Encoding: identity", 0, "0 7"},
-		{404, "", 0, "missing"}, {403, "", 0, "missing"}, {410, "", 0, "missing"},
-		{416, "", 5, "wrong file"},
-		{429, "", 0, "busy"}, {500, "", 0, "busy"}, {503, "", 0, "busy"}, {408, "", 0, "busy"},
-		{401, "", 0, "refused"}, {204, "", 0, "refused"}, {300, "", 0, "refused"},
+		{200, "", 5, "0 7"},
+		{206, "bytes 5-6/7", 5, "5 7"},
+		{206, "bytes 5-6/*", 5, "5 -1"},
+		{206, "bytes 4-6/7", 5, "wrong range"},
+		{404, "", 0, "missing"}, {403, "", 0, "missing"}, {410, "", 0, "missing"}, {404, "", 5, "missing"},
+		{416, "", 5, "wrong file"}, {503, "", 0, "busy"}, {401, "", 0, "refused"},
 	} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://192.0.2.1/", nil)
+		resp := canned{StatusCode: c.status, Header: http.Header{"Content-Range": {c.header}}, ContentLength: 7 - c.from}
+		if c.status == http.StatusOK {
+			resp.ContentLength = 7
+		}
+		cache, err := Open("http://192.0.2.1/", &http.Client{Transport: &resp})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c.from > 0 {
-			req.Header.Set("Range", "bytes=5-")
-		}
-		resp := &http.Response{StatusCode: c.status, Header: http.Header{}, ContentLength: 7, Request: req, Body: http.NoBody}
-		if key, value, ok := strings.Cut(c.header, ": "); ok {
-			resp.Header.Set(key, value)
-		}
-		a, err := judge(resp, c.from)
+		a, err := cache.source.open(t.Context(), "nar/x", c.from)
 		got := ""
-		var fault *Fault
+		var fault *mirror.Fault
 		switch {
 		case errors.Is(err, ErrNotFound):
 			got = "missing"
 		case errors.As(err, &fault):
 			got = string(fault.Kind)
 		case err == nil:
+			a.body.Close()
 			got = fmt.Sprint(a.from, " ", a.size)
 		}
 		if got != c.want {
 			t.Errorf("status %d, %q, from %d: %s (%v); want %s", c.status, c.header, c.from, got, err, c.want)
 		}
+	}
+}
+
+// TestKeepsTLS: whoever wrote https:// is not led to http://.
+func TestKeepsTLS(t *testing.T) {
+	t.Parallel()
+	plain, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://192.0.2.1/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://192.0.2.1/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	follow := NewClient(ClientOptions{}).CheckRedirect
+	if err := follow(plain, []*http.Request{secret}); err == nil {
+		t.Error("a redirect from https:// to http:// is followed")
+	}
+	if err := follow(secret, []*http.Request{plain}); err != nil {
+		t.Errorf("a redirect from http:// to https:// is refused: %v", err)
 	}
 }
 
@@ -246,8 +267,8 @@ func TestNARSizes(t *testing.T) {
 		}
 		for _, off := range []int64{-100_000, -1, 1, 100_000} {
 			got, err := readNAR(t, file, kind, int64(len(data))+off)
-			var fault *Fault
-			if !errors.As(err, &fault) || fault.Kind.passing() || int64(len(got)) > int64(len(data))+off {
+			var fault *mirror.Fault
+			if !errors.As(err, &fault) || fault.Kind.Passing() || int64(len(got)) > int64(len(data))+off {
 				t.Errorf("%s, NarSize %+d: %d bytes, %v", kind, off, len(got), err)
 			}
 		}
@@ -281,7 +302,7 @@ func TestXZBlocks(t *testing.T) {
 	evil := bytes.Clone(b.Bytes())
 	evil[second+4] = 38 // 2 GiB
 	got, err := readNAR(t, evil, narinfo.XZ, int64(len(data)))
-	var fault *Fault
+	var fault *mirror.Fault
 	if !errors.As(err, &fault) || fault.Kind != TooLarge || !strings.Contains(err.Error(), "later block") {
 		t.Errorf("%d bytes, %v; want a refusal of the second block", len(got), err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"xnodeos.org/internal/mirror"
 	"xnodeos.org/internal/nix"
 	"xnodeos.org/internal/nix/narinfo"
 )
@@ -27,7 +28,7 @@ type Set struct {
 
 type member struct {
 	cache   *Cache
-	report  Report
+	report  mirror.Report
 	strikes int
 }
 
@@ -36,36 +37,36 @@ func NewSet(caches []*Cache, o Options) *Set {
 	o = o.withDefaults()
 	s := &Set{o: o, memory: semaphore.NewWeighted(o.DecodeMemory)}
 	for _, c := range caches {
-		s.members = append(s.members, &member{cache: c, report: Report{Cache: c.String()}})
+		s.members = append(s.members, &member{cache: c, report: mirror.Report{Server: c.String()}})
 	}
 	return s
 }
 
 // Reports returns what each cache did wrong so far.
-func (s *Set) Reports() []Report {
+func (s *Set) Reports() []mirror.Report {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var all []Report
+	var all []mirror.Report
 	for _, m := range s.members {
 		r := m.report
-		r.Faults = append([]FaultCount(nil), r.Faults...)
+		r.Faults = append([]mirror.FaultCount(nil), r.Faults...)
 		all = append(all, r)
 	}
 	return all
 }
 
 // blame writes a fault down and says whether the cache may be asked again.
-func (s *Set) blame(m *member, f *Fault) (again bool) {
+func (s *Set) blame(m *member, f *mirror.Fault) (again bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m.report.add(*f)
-	if !f.Kind.passing() && f.Kind != missing {
+	m.report.Add(*f)
+	if !f.Kind.Passing() && f.Kind != missing {
 		if m.strikes++; m.strikes >= maxStrikes {
 			m.report.Dropped = true
 		}
 	}
 	if f.Kind != missing {
-		s.o.OnFault(m.report.Cache, *f)
+		s.o.OnFault(m.report.Server, *f)
 	}
 	return !m.report.Dropped
 }
@@ -126,7 +127,7 @@ func (s *Set) ClosureList(ctx context.Context, digest nix.Hash) (*nix.ClosureLis
 			continue
 		}
 		if got := nix.HashOf(data); got != digest {
-			s.blame(m, faultf(WrongList, "%s: the digest of its %d bytes is %s", name, len(data), got))
+			s.blame(m, mirror.Faultf(WrongList, "%s: the digest of its %d bytes is %s", name, len(data), got))
 			continue
 		}
 		list, err := nix.ParseClosureList(data)
@@ -141,7 +142,7 @@ func (s *Set) ClosureList(ctx context.Context, digest nix.Hash) (*nix.ClosureLis
 // note writes down that a file is missing; real faults are written already.
 func (s *Set) note(m *member, name string, err error) {
 	if errors.Is(err, ErrNotFound) {
-		s.blame(m, faultf(missing, "%s", name))
+		s.blame(m, mirror.Faultf(missing, "%s", name))
 	}
 }
 
@@ -188,12 +189,12 @@ func (s *Set) ask(ctx context.Context, m *member, want nix.PathInfo) *narinfo.In
 		err = info.Matches(want)
 	}
 	if err != nil {
-		s.blame(m, faultf(WrongInfo, "%s: %w", name, err))
+		s.blame(m, mirror.Faultf(WrongInfo, "%s: %w", name, err))
 		return nil
 	}
 	if len(s.o.Keys) > 0 {
 		if _, err := narinfo.Verify(want, info.Sigs, s.o.Keys); err != nil {
-			s.blame(m, faultf(Unsigned, "%s: %w", name, err))
+			s.blame(m, mirror.Faultf(Unsigned, "%s: %w", name, err))
 			return nil
 		}
 	}
@@ -201,18 +202,18 @@ func (s *Set) ask(ctx context.Context, m *member, want nix.PathInfo) *narinfo.In
 	case narinfo.None, narinfo.Zstd, narinfo.XZ:
 		return info
 	}
-	s.blame(m, faultf(Unsupported, "%s: compression %q; push with zstd, xz or none", name, info.Compression))
+	s.blame(m, mirror.Faultf(Unsupported, "%s: compression %q; push with zstd, xz or none", name, info.Compression))
 	return nil
 }
 
 // Refuse writes down that what an offer led to was wrong: for whoever hashed the NAR.
 func (s *Set) Refuse(o *Offer, err error) {
-	s.blame(o.from, &Fault{WrongBytes, err})
+	s.blame(o.from, &mirror.Fault{Kind: mirror.WrongBytes, Err: err})
 }
 
 // RefuseSignature writes down that the daemon did not take an offer's signatures.
 func (s *Set) RefuseSignature(o *Offer, err error) {
-	s.blame(o.from, &Fault{Unsigned, err})
+	s.blame(o.from, &mirror.Fault{Kind: Unsigned, Err: err})
 }
 
 // sleep waits and says whether the context still lives.

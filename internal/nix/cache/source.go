@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"xnodeos.org/internal/mirror"
 )
 
 // source is where a cache's files come from. open returns the bytes of a file
@@ -72,12 +74,12 @@ func (d folder) open(_ context.Context, name string, from int64) (*answer, error
 	f, err := os.OpenInRoot(string(d), name) // no symlink leads out of the cache
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Stat(string(d)); err != nil {
-			return nil, faultf(Unreachable, "%w", err)
+			return nil, mirror.Faultf(mirror.Unreachable, "%w", err)
 		}
 		return nil, ErrNotFound
 	}
 	if err != nil {
-		return nil, &Fault{Refused, err}
+		return nil, &mirror.Fault{Kind: mirror.Refused, Err: err}
 	}
 	st, err := f.Stat()
 	if err == nil && !st.Mode().IsRegular() {
@@ -88,7 +90,7 @@ func (d folder) open(_ context.Context, name string, from int64) (*answer, error
 	}
 	if err != nil {
 		f.Close()
-		return nil, &Fault{Refused, err}
+		return nil, &mirror.Fault{Kind: mirror.Refused, Err: err}
 	}
 	return &answer{body: f, from: from, size: st.Size()}, nil
 }
@@ -103,80 +105,16 @@ func (s *server) open(ctx context.Context, name string, from int64) (*answer, er
 	path, query, _ := strings.Cut(name, "?")
 	u := s.base.JoinPath(path)
 	u.RawQuery = query
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
-	if err != nil {
-		return nil, faultf(Refused, "%w", err)
+	a, err := mirror.Get(ctx, s.client, mirror.Request{URL: u.String(), From: from})
+	var status *mirror.StatusError
+	if errors.As(err, &status) {
+		switch status.Code {
+		case http.StatusNotFound, http.StatusGone, http.StatusForbidden: // a bucket that may not be listed says 403
+			return nil, ErrNotFound
+		}
 	}
-	req.Header.Set("Accept-Encoding", "identity")
-	req.Header.Set("User-Agent", "xnodeos")
-	if from > 0 {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", from))
-	}
-	resp, err := s.client.Do(req)
 	if err != nil {
-		return nil, classify(ctx, err)
-	}
-	a, err := judge(resp, from)
-	if err != nil {
-		resp.Body.Close()
 		return nil, err
 	}
-	return a, nil
-}
-
-// classify tells the faults that come as errors apart.
-func classify(ctx context.Context, err error) *Fault {
-	if cause := context.Cause(ctx); cause != nil {
-		return &Fault{Stalled, cause}
-	}
-	var outer *url.Error
-	if errors.As(err, &outer) {
-		err = outer.Err // the URL is the cache's and stands there already
-	}
-	if errors.Is(err, errRedirect) {
-		return &Fault{Redirected, err}
-	}
-	return &Fault{Unreachable, err}
-}
-
-// judge looks at status and headers. Sizes are kept as what the cache says, not
-// as a truth.
-func judge(resp *http.Response, from int64) (*answer, error) {
-	if err := judgeStatus(resp); err != nil {
-		return nil, err
-	}
-	if e := resp.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
-		return nil, faultf(Encoded, "Content-Encoding is %q, but the file was asked for as it is", e)
-	}
-	if resp.StatusCode == http.StatusOK {
-		return &answer{body: resp.Body, size: resp.ContentLength}, nil
-	}
-	var first, last int64
-	text := resp.Header.Get("Content-Range")
-	head, end, ok := strings.Cut(text, "/")
-	n, err := fmt.Sscanf(head, "bytes %d-%d", &first, &last)
-	if !ok || n != 2 || err != nil || first != from || last < first {
-		return nil, faultf(WrongRange, "asked for the bytes from %d on, Content-Range is %.100q", from, text)
-	}
-	a := &answer{body: resp.Body, from: from, size: -1}
-	if n, err := fmt.Sscanf(end, "%d", &a.size); n != 1 || err != nil {
-		a.size = -1
-	}
-	return a, nil
-}
-
-func judgeStatus(resp *http.Response) error {
-	switch c := resp.StatusCode; {
-	case c == http.StatusOK:
-		return nil
-	case c == http.StatusPartialContent && resp.Request.Header.Get("Range") != "":
-		return nil
-	case c == http.StatusNotFound, c == http.StatusGone, c == http.StatusForbidden: // a bucket that may not be listed says 403
-		return ErrNotFound
-	case c == http.StatusRequestedRangeNotSatisfiable:
-		return faultf(WrongFile, "status %q: it is shorter than it was before", resp.Status)
-	case c == http.StatusRequestTimeout, c == http.StatusTooEarly, c == http.StatusTooManyRequests, c >= 500:
-		return faultf(Busy, "status %q", resp.Status)
-	}
-	return faultf(Refused, "status %q", resp.Status)
+	return &answer{body: a.Body, from: a.From, size: a.Size}, nil
 }

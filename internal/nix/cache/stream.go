@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"xnodeos.org/internal/mirror"
 )
 
 // stream reads a file of one cache from its first byte to its last, over as
@@ -63,7 +65,7 @@ func (r *stream) Read(p []byte) (int, error) {
 			r.faults = 0
 		}
 		if r.offset > r.limit {
-			r.err = r.judge(faultf(TooLarge, "longer than the %d bytes that are allowed", r.limit))
+			r.err = r.judge(mirror.Faultf(TooLarge, "longer than the %d bytes that are allowed", r.limit))
 			return 0, r.err
 		}
 		if err != nil {
@@ -85,11 +87,11 @@ func (r *stream) end(err error) error {
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
-	var fault *Fault
+	var fault *mirror.Fault
 	if !errors.As(err, &fault) {
-		fault = &Fault{CutOff, err}
+		fault = &mirror.Fault{Kind: mirror.CutOff, Err: err}
 	}
-	return r.judge(&Fault{fault.Kind, fmt.Errorf("at byte %d: %w", r.offset, fault.Err)})
+	return r.judge(fault.In(fmt.Sprintf("at byte %d", r.offset)))
 }
 
 // judge writes a fault down. It returns nil if the cache is to be asked for the
@@ -98,13 +100,13 @@ func (r *stream) judge(err error) error {
 	if cause := context.Cause(r.ctx); cause != nil {
 		return cause
 	}
-	var fault *Fault
+	var fault *mirror.Fault
 	if !errors.As(err, &fault) {
 		return err // ErrNotFound
 	}
-	fault = fault.in(r.name)
+	fault = fault.In(r.name)
 	again := r.set.blame(r.member, fault)
-	if !fault.Kind.passing() || !again {
+	if !fault.Kind.Passing() || !again {
 		return fault
 	}
 	if r.faults++; r.faults >= r.set.tries(r.member) {
@@ -112,7 +114,7 @@ func (r *stream) judge(err error) error {
 		return fault
 	}
 	r.since = 0
-	if !sleep(r.ctx, r.set.o.backoff(r.faults)) {
+	if !sleep(r.ctx, mirror.Backoff(r.faults, r.set.o.Jitter())) {
 		return context.Cause(r.ctx)
 	}
 	return nil
@@ -131,7 +133,7 @@ func (r *stream) request() error {
 	resp.body, r.size = a.body, a.size
 	if r.size > r.limit {
 		resp.close()
-		return faultf(TooLarge, "it has %d bytes, %d are allowed", r.size, r.limit)
+		return mirror.Faultf(TooLarge, "it has %d bytes, %d are allowed", r.size, r.limit)
 	}
 	// A server that ignores Range sends what is known already.
 	if err := resp.skip(r.offset - a.from); err != nil {
@@ -168,7 +170,7 @@ func (r *response) read(p []byte) (n int, err error) {
 	case errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
 		return n, io.EOF
 	}
-	return n, &Fault{CutOff, err}
+	return n, &mirror.Fault{Kind: mirror.CutOff, Err: err}
 }
 
 func (r *response) skip(count int64) error {
@@ -180,15 +182,13 @@ func (r *response) skip(count int64) error {
 		n, err := r.read(buf[:min(int64(len(buf)), count)])
 		count -= int64(n)
 		if errors.Is(err, io.EOF) && count > 0 {
-			return faultf(WrongFile, "it ignores Range, and is shorter now than it was before")
+			return mirror.Faultf(mirror.WrongFile, "it ignores Range, and is shorter now than it was before")
 		} else if err != nil && count > 0 {
 			return err
 		}
 	}
 	return nil
 }
-
-var errStalled = errors.New("next to no bytes came in time")
 
 // watchdog ends a request that stalls. Only the time that is spent waiting for
 // the cache counts: whoever takes the bytes may be slow.
@@ -208,10 +208,10 @@ func newWatchdog(o Options, cancel context.CancelCauseFunc) *watchdog {
 // whether the stream is alive.
 func (w *watchdog) watch(wait func() int) bool {
 	begun := w.clock()
-	timer := time.AfterFunc(w.limit-w.spent, func() { w.cancel(errStalled) })
+	timer := time.AfterFunc(w.limit-w.spent, func() { w.cancel(mirror.ErrStalled) })
 	w.bytes += wait()
 	timer.Stop()
-	if w.bytes >= stallBytes {
+	if w.bytes >= mirror.StallBytes {
 		w.bytes, w.spent = 0, 0
 		return true
 	}
@@ -235,6 +235,4 @@ func (w *watchdog) open(open func() (*answer, error)) (a *answer, err error) {
 	return a, err
 }
 
-func (w *watchdog) fault() *Fault {
-	return faultf(Stalled, "less than %d bytes in %.0f s: %w", stallBytes, w.limit.Seconds(), errStalled)
-}
+func (w *watchdog) fault() *mirror.Fault { return mirror.TooSlow(w.limit, mirror.ErrStalled) }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"xnodeos.org/internal/mirror"
 	"xnodeos.org/internal/xzhead"
 )
 
@@ -94,7 +95,7 @@ func (w *xzWalker) blockHead(length byte, rest []byte) error {
 		return err
 	}
 	if window > w.limit {
-		return faultf(TooLarge, "a later block takes %d bytes of memory to unpack, the first takes %d", window, w.limit)
+		return mirror.Faultf(TooLarge, "a later block takes %d bytes of memory to unpack, the first takes %d", window, w.limit)
 	}
 	w.size = 0
 	w.expect(1, (*xzWalker).chunk)

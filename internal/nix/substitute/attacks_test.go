@@ -14,6 +14,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"xnodeos.org/internal/mirror"
 	"xnodeos.org/internal/nix"
 	"xnodeos.org/internal/nix/cache"
 	"xnodeos.org/internal/nix/narinfo"
@@ -25,7 +26,7 @@ type attack struct {
 	name  string
 	twist func(t *testing.T, o *origin) twister
 	// kind is the fault that the cache must be blamed for.
-	kind cache.FaultKind
+	kind mirror.FaultKind
 }
 
 func pack(t *testing.T, data []byte, opts ...zstd.EOption) []byte {
@@ -158,7 +159,7 @@ func attacks() []attack {
 		}, cache.TooLarge},
 		{"bytes behind the last frame", func(t *testing.T, o *origin) twister {
 			return body(o, t, append(packed(t, o), "tail"...))
-		}, cache.WrongFile},
+		}, mirror.WrongFile},
 		{"path traversal in the NAR's URL", func(t *testing.T, o *origin) twister {
 			return says(o, t, o.key, func(i *narinfo.Info) { i.URL = "nar/../../../../etc/hostname" })
 		}, cache.WrongInfo},
@@ -168,7 +169,7 @@ func attacks() []attack {
 		{"path traversal in the NAR", func(t *testing.T, o *origin) twister {
 			data := bytes.Replace(unpacked(t, o), word("data"), word("../x"), 1)
 			return body(o, t, pack(t, data))
-		}, cache.WrongBytes},
+		}, mirror.WrongBytes},
 		{"reference outside of the closure", func(t *testing.T, o *origin) twister {
 			return says(o, t, o.key, func(i *narinfo.Info) {
 				i.References = append(i.References, nix.StoreDir+"/"+strings.Repeat("z", 32)+"-outside")
@@ -183,7 +184,7 @@ func attacks() []attack {
 			data := unpacked(t, o)
 			data[len(data)/2] ^= 1
 			return body(o, t, pack(t, data))
-		}, cache.WrongBytes},
+		}, mirror.WrongBytes},
 		{"unsigned", func(t *testing.T, o *origin) twister {
 			return says(o, t, nil, func(i *narinfo.Info) { i.Sigs = nil })
 		}, cache.Unsigned},
@@ -198,21 +199,21 @@ func attacks() []attack {
 			data := packed(t, o)
 			data[len(data)/2] ^= 1
 			return body(o, t, data)
-		}, cache.WrongFile},
+		}, mirror.WrongFile},
 		{"truncated NAR", func(t *testing.T, o *origin) twister {
 			data := packed(t, o)
 			return body(o, t, data[:len(data)/2])
-		}, cache.WrongFile},
+		}, mirror.WrongFile},
 		{"NAR of another path", func(t *testing.T, o *origin) twister {
 			data, err := os.ReadFile(filepath.Join(o.dir, o.info(t, "lib").URL))
 			if err != nil {
 				t.Fatal(err)
 			}
 			return body(o, t, data)
-		}, cache.WrongFile},
+		}, mirror.WrongFile},
 		{"narinfo names a NAR that is not there", func(t *testing.T, o *origin) twister {
 			return says(o, t, nil, func(i *narinfo.Info) { i.URL = "nar/none.nar.zst" })
-		}, cache.WrongFile},
+		}, mirror.WrongFile},
 		{"narinfo lies about the NAR's size", func(t *testing.T, o *origin) twister {
 			return says(o, t, o.key, func(i *narinfo.Info) { i.NarSize-- })
 		}, cache.WrongInfo},
@@ -222,20 +223,20 @@ func attacks() []attack {
 		{"Content-Length too large", of(".nar.zst", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "999999")
 			_, _ = io.WriteString(w, "short")
-		}), cache.CutOff},
+		}), mirror.CutOff},
 		{"gzip that nobody asked for", of(".nar.zst", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
 			z := gzip.NewWriter(w)
 			_, _ = z.Write(make([]byte, 1000))
 			_ = z.Close()
-		}), cache.Encoded},
+		}), mirror.Encoded},
 		{"redirect in a loop", of(".narinfo", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, r.URL.Path, http.StatusFound)
-		}), cache.Redirected},
+		}), mirror.Redirected},
 		{"redirect to a file of the node", of(".narinfo", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Location", "file:///etc/passwd")
 			w.WriteHeader(http.StatusFound)
-		}), cache.Redirected},
+		}), mirror.Redirected},
 		{"one byte a second", of(".nar.zst", func(w http.ResponseWriter, r *http.Request) {
 			for r.Context().Err() == nil {
 				if _, err := w.Write([]byte{0x28}); err != nil {
@@ -247,11 +248,11 @@ func attacks() []attack {
 				case <-r.Context().Done():
 				}
 			}
-		}), cache.Stalled},
-		{"accepts and never answers", of(".closure", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }), cache.Stalled},
+		}), mirror.Stalled},
+		{"accepts and never answers", of(".closure", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }), mirror.Stalled},
 		{"always busy", of("", func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, "later", http.StatusServiceUnavailable)
-		}), cache.Busy},
+		}), mirror.Busy},
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"xnodeos.org/internal/mirror"
 	"xnodeos.org/internal/nix"
 	"xnodeos.org/internal/nix/cache"
 	"xnodeos.org/internal/nix/narinfo"
@@ -52,12 +53,12 @@ func TestHostile(t *testing.T) {
 func (a attack) options(t *testing.T, o *origin, n *node, caches ...*cache.Cache) (substitute.Options, func() map[string]bool) {
 	opt := o.options(t, n, caches...)
 	opt.Read.Tries = 2
-	if a.kind == cache.Stalled {
+	if a.kind == mirror.Stalled {
 		opt.Read.StallTimeout = 1500 * time.Millisecond
 	}
 	var lock sync.Mutex
 	seen := map[string]bool{}
-	opt.Read.OnFault = func(name string, f cache.Fault) {
+	opt.Read.OnFault = func(name string, f mirror.Fault) {
 		lock.Lock()
 		defer lock.Unlock()
 		seen[name+" "+string(f.Kind)] = true

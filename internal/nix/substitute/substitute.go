@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"xnodeos.org/internal/mirror"
 	"xnodeos.org/internal/nix"
 	"xnodeos.org/internal/nix/cache"
 	"xnodeos.org/internal/nix/daemon"
@@ -73,7 +74,7 @@ type Result struct {
 	// KeepErr says why Keep does not have all of what was fetched.
 	KeepErr error
 	// Reports are the caches' faults that did not matter in the end.
-	Reports []cache.Report
+	Reports []mirror.Report
 
 	hold *daemon.Conn
 }

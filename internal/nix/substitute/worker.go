@@ -8,6 +8,7 @@ import (
 	"hash"
 	"io"
 
+	"xnodeos.org/internal/mirror"
 	"xnodeos.org/internal/nix"
 	"xnodeos.org/internal/nix/cache"
 	"xnodeos.org/internal/nix/daemon"
@@ -138,7 +139,7 @@ func (w *worker) receive(ctx context.Context, j *job, t *take, offer *cache.Offe
 	for {
 		kept = w.keep(offer)
 		err := w.read(ctx, t, offer, kept)
-		var fault *cache.Fault
+		var fault *mirror.Fault
 		switch {
 		case err == nil:
 			if got := nix.Hash(t.hash.Sum(nil)); got != j.want.NarHash {

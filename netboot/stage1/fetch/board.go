@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"xnodeos.org/internal/manifest"
+	"xnodeos.org/internal/mirror"
 )
 
 // board is what is known of the whole fetch: which chunk is where, and how each
@@ -23,7 +24,7 @@ type board struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed at each change that may free somebody
 	chunks  []chunk
-	mirrors []*mirror
+	mirrors []*member
 	buffers int      // that exist
 	free    [][]byte // of them, those that nobody uses
 	left    int      // chunks that are not in the sink yet
@@ -42,7 +43,7 @@ type chunk struct {
 	// not mixed, so that it shows whose were wrong.
 	solo     bool
 	suspects []suspect
-	liars    map[*mirror]bool // whose bytes of this chunk were wrong
+	liars    map[*member]bool // whose bytes of this chunk were wrong
 }
 
 // part is the beginning of a chunk, with the hash of what is there.
@@ -55,20 +56,20 @@ type part struct {
 
 // segment says from which byte on the bytes of a part are a mirror's.
 type segment struct {
-	mirror *mirror
+	mirror *member
 	start  int
 }
 
 // suspect is the hash of a mirror's bytes in a chunk that was wrong as a whole.
 type suspect struct {
-	mirror     *mirror
+	mirror     *member
 	start, end int
 	sum        [sha256.Size]byte
 }
 
 // try is one request on its way for one chunk.
 type try struct {
-	mirror *mirror
+	mirror *member
 	chunk  int
 	part   *part
 	began  time.Duration
@@ -76,11 +77,11 @@ type try struct {
 	cancel context.CancelCauseFunc
 }
 
-// mirror is what is known of one mirror.
-type mirror struct {
+// member is what is known of one mirror.
+type member struct {
 	Mirror
 
-	faults    MirrorFaults
+	faults    mirror.Report
 	strikes   int
 	good      int // chunks
 	inARow    int // faults without a byte between them
@@ -97,7 +98,7 @@ func newBoard(p *manifest.Payload, mirrors []Mirror, o Options) *board {
 	b.begun = o.Clock()
 	b.bestAt = b.begun
 	for _, m := range mirrors {
-		b.mirrors = append(b.mirrors, &mirror{Mirror: m, faults: MirrorFaults{URL: m.String()}})
+		b.mirrors = append(b.mirrors, &member{Mirror: m, faults: mirror.Report{Server: m.String()}})
 	}
 	return b
 }
@@ -167,7 +168,7 @@ func (b *board) idle() time.Duration {
 }
 
 // credit notes whose bytes come next. A mirror that gave none is forgotten.
-func (p *part) credit(m *mirror) {
+func (p *part) credit(m *member) {
 	if last := len(p.from) - 1; last >= 0 && p.from[last].start == p.n {
 		p.from = p.from[:last]
 	}
@@ -177,8 +178,8 @@ func (p *part) credit(m *mirror) {
 }
 
 // owner returns the only mirror of a part, or nil.
-func (p *part) owner() *mirror {
-	var only *mirror
+func (p *part) owner() *member {
+	var only *member
 	for _, s := range p.from {
 		if only != nil && s.mirror != only {
 			return nil
@@ -265,17 +266,17 @@ func (b *board) wrong(t *try, sum string) {
 	c := &b.chunks[t.chunk]
 	defer b.clear(t.part)
 	if t.part.owner() != nil {
-		b.lied(t.mirror, c, faultf(WrongBytes, "chunk %d (bytes %d to %d) has sha256 %s, the manifest says %s", t.chunk,
+		b.lied(t.mirror, c, mirror.Faultf(mirror.WrongBytes, "chunk %d (bytes %d to %d) has sha256 %s, the manifest says %s", t.chunk,
 			b.offset(t.chunk), b.offset(t.chunk)+int64(t.part.n)-1, sum, b.payload.Chunks[t.chunk]))
 		return
 	}
 	c.solo = true
 	c.suspects = t.part.suspects()
-	var seen []*mirror
+	var seen []*member
 	for _, s := range c.suspects {
 		if !slices.Contains(seen, s.mirror) {
 			seen = append(seen, s.mirror)
-			b.fault(s.mirror, faultf(Doubtful, "chunk %d, of which it gave bytes %d to %d, has a wrong hash", t.chunk,
+			b.fault(s.mirror, mirror.Faultf(Doubtful, "chunk %d, of which it gave bytes %d to %d, has a wrong hash", t.chunk,
 				b.offset(t.chunk)+int64(s.start), b.offset(t.chunk)+int64(s.end)-1))
 		}
 	}
@@ -285,35 +286,35 @@ func (b *board) wrong(t *try, sum string) {
 func (b *board) judge(c *chunk, right *part) {
 	for _, s := range c.suspects {
 		if sha256.Sum256(right.buf[s.start:s.end]) != s.sum {
-			b.lied(s.mirror, c, faultf(WrongBytes, "bytes %d to %d of a chunk are not those of its right copy", s.start, s.end-1))
+			b.lied(s.mirror, c, mirror.Faultf(mirror.WrongBytes, "bytes %d to %d of a chunk are not those of its right copy", s.start, s.end-1))
 		}
 	}
 	c.suspects = nil
 }
 
-func (b *board) lied(m *mirror, c *chunk, fault *Fault) {
+func (b *board) lied(m *member, c *chunk, fault *mirror.Fault) {
 	if c.liars == nil {
-		c.liars = map[*mirror]bool{}
+		c.liars = map[*member]bool{}
 	}
 	c.liars[m] = true
 	b.fault(m, fault)
 }
 
 // fault writes a fault down and draws the consequences for the mirror.
-func (b *board) fault(m *mirror, fault *Fault) {
-	m.faults.add(*fault)
+func (b *board) fault(m *member, fault *mirror.Fault) {
+	m.faults.Add(*fault)
 	b.o.OnFault(m.Mirror, *fault)
 	if fault.Kind == Doubtful {
 		return
 	}
-	if fault.Kind.plain() {
+	if plain(fault.Kind) {
 		if m.strikes++; m.strikes >= maxStrikes {
 			m.faults.Dropped = true
 		}
 	}
 	m.inARow++
 	m.notBefore = b.o.Clock()
-	if m.inARow > 1 || fault.Kind != CutOff { // one cut is nothing: go on at once
-		m.notBefore += b.o.backoff(m.inARow)
+	if m.inARow > 1 || fault.Kind != mirror.CutOff { // one cut is nothing: go on at once
+		m.notBefore += mirror.Backoff(m.inARow, b.o.Jitter())
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"math"
 	"time"
+
+	"xnodeos.org/internal/mirror"
 )
 
 // claim is what a lane of a mirror does next: a try, a stream, or to wait for a
@@ -24,7 +26,7 @@ const (
 )
 
 // claim gives a lane of the mirror its next work.
-func (b *board) claim(m *mirror) claim {
+func (b *board) claim(m *member) claim {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.o.Clock()
@@ -53,7 +55,7 @@ func (b *board) claim(m *mirror) claim {
 
 // quota is how many requests a mirror may have: all together have Parallel, and
 // those that rest after a fault have none.
-func (b *board) quota(m *mirror, now time.Duration) int {
+func (b *board) quota(m *member, now time.Duration) int {
 	if m.whole {
 		return 1
 	}
@@ -68,7 +70,7 @@ func (b *board) quota(m *mirror, now time.Duration) int {
 
 // pick finds the chunk that serves the fetch best: one that was begun, then a
 // fresh one, then one that another mirror is slow at.
-func (b *board) pick(m *mirror, now time.Duration) *try {
+func (b *board) pick(m *member, now time.Duration) *try {
 	fresh := -1
 	backwards := b.streams()
 	for i := range b.chunks {
@@ -108,7 +110,7 @@ func (b *board) streams() bool {
 
 // eligible says whether a mirror may be asked for a chunk: one that lied about
 // it only if there is nobody else.
-func (b *board) eligible(m *mirror, c *chunk) bool {
+func (b *board) eligible(m *member, c *chunk) bool {
 	if !c.liars[m] {
 		return true
 	}
@@ -120,7 +122,7 @@ func (b *board) eligible(m *mirror, c *chunk) bool {
 	return true
 }
 
-func (b *board) start(m *mirror, i int, p *part, now time.Duration) *try {
+func (b *board) start(m *member, i int, p *part, now time.Duration) *try {
 	p.credit(m)
 	t := &try{mirror: m, chunk: i, part: p, began: now, had: p.n, cancel: func(error) {}}
 	b.chunks[i].tries = append(b.chunks[i].tries, t)
@@ -129,7 +131,7 @@ func (b *board) start(m *mirror, i int, p *part, now time.Duration) *try {
 
 // race begins a second request for the chunk that would otherwise take longest,
 // if this mirror is likely to be first. It goes on from what is there.
-func (b *board) race(m *mirror, now time.Duration) *try {
+func (b *board) race(m *member, now time.Duration) *try {
 	slowest, longest := -1, 0.0
 	for i := range b.chunks {
 		c := &b.chunks[i]
@@ -173,7 +175,7 @@ func (b *board) race(m *mirror, now time.Duration) *try {
 
 // claimStream begins a try for chunk i, whose bytes come next in a stream, or
 // returns nil if they are of no use.
-func (b *board) claimStream(m *mirror, i int) *try {
+func (b *board) claimStream(m *member, i int) *try {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	c := &b.chunks[i]
@@ -228,11 +230,11 @@ func (b *board) end(t *try) {
 
 // release says that a request of the mirror has ended, with a fault or without,
 // and how many bytes it brought.
-func (b *board) release(m *mirror, gained int, fault *Fault) {
+func (b *board) release(m *member, gained int, fault *mirror.Fault) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	m.active--
-	if gained >= stallBytes {
+	if gained >= mirror.StallBytes {
 		m.inARow = 0
 	}
 	if fault != nil {
@@ -252,7 +254,7 @@ func (b *board) setCancel(t *try, cancel context.CancelCauseFunc) (lost bool) {
 
 // beginWhole notes that the mirror ignores Range. It says whether this request
 // is the one whose answer is read.
-func (b *board) beginWhole(m *mirror) bool {
+func (b *board) beginWhole(m *member) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	m.whole = true
@@ -263,17 +265,17 @@ func (b *board) beginWhole(m *mirror) bool {
 
 // endWhole says that no answer with the whole file is read any more. One that
 // brought nothing must not begin again at once.
-func (b *board) endWhole(m *mirror, futile bool) {
+func (b *board) endWhole(m *member, futile bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	m.streaming = false
 	if futile {
-		m.notBefore = b.o.Clock() + b.o.backoff(m.inARow+1)
+		m.notBefore = b.o.Clock() + mirror.Backoff(m.inARow+1, b.o.Jitter())
 	}
 }
 
 // useful says whether a stream of the mirror may still bring something.
-func (b *board) useful(m *mirror) bool {
+func (b *board) useful(m *member) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return !m.faults.Dropped && b.left > 0

@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"xnodeos.org/internal/manifest"
+	"xnodeos.org/internal/mirror"
 )
 
 // The names below a mirror's URL. They are fixed, so that no manifest can lead
@@ -86,7 +87,8 @@ type Options struct {
 	Clock func() time.Duration
 	// Parallel is the number of requests at a time; 4.
 	Parallel int
-	// StallTimeout ends a request that brings next to nothing for so long; 15 s.
+	// StallTimeout ends a request that brings next to nothing
+	// (mirror.StallBytes) for so long; 15 s.
 	StallTimeout time.Duration
 	// GiveUp ends everything if no byte came in so long that was not there
 	// before; 2 minutes.
@@ -96,7 +98,7 @@ type Options struct {
 	Progress func(done int64)
 	// OnFault is told of each fault as it happens, never from two goroutines at
 	// once.
-	OnFault func(Mirror, Fault)
+	OnFault func(Mirror, mirror.Fault)
 	// Jitter returns numbers from 0 to 1 that spread retries; random ones.
 	Jitter func() float64
 }
@@ -107,16 +109,11 @@ const (
 	maxBuffers = 48 << 20
 	// maxChunk keeps at least three buffers within it.
 	maxChunk = 16 << 20
-	// stallBytes in StallTimeout is the rate below which a request is stalled.
-	stallBytes = 16 << 10
 	// maxStrikes is how often a mirror may be plainly wrong.
 	maxStrikes = 3
 	// goodPerStrike is how many good chunks make up for one wrong answer: one
 	// bit that falls over every few hundred megabytes is not a liar.
 	goodPerStrike = 16
-
-	backoffFirst = 100 * time.Millisecond
-	backoffMost  = 8 * time.Second
 )
 
 func (o Options) withDefaults() Options {
@@ -136,16 +133,10 @@ func (o Options) withDefaults() Options {
 		o.Progress = func(int64) {}
 	}
 	if o.OnFault == nil {
-		o.OnFault = func(Mirror, Fault) {}
+		o.OnFault = func(Mirror, mirror.Fault) {}
 	}
 	if o.Jitter == nil {
 		o.Jitter = rand.Float64
 	}
 	return o
-}
-
-// backoff is the pause after so many faults in a row, from 1.
-func (o Options) backoff(faults int) time.Duration {
-	d := min(backoffFirst<<min(faults-1, 10), backoffMost)
-	return d/2 + time.Duration(o.Jitter()*float64(d))
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"xnodeos.org/internal/manifest"
+	"xnodeos.org/internal/mirror"
 )
 
 const (
@@ -30,11 +31,11 @@ func Manifest(ctx context.Context, mirrors []Mirror, check Check, o Options) (*m
 	f := &manifestFetch{o: o.withDefaults(), check: check, readers: make(chan struct{}, manifestReaders)}
 	ctx, cancel := context.WithTimeoutCause(ctx, f.o.GiveUp, ErrNoProgress)
 	defer cancel()
-	faults := make([]MirrorFaults, len(mirrors))
+	faults := make([]mirror.Report, len(mirrors))
 	found := make(chan manifestFound, len(mirrors))
 	var asking sync.WaitGroup
 	for i, m := range mirrors {
-		faults[i].URL = m.String()
+		faults[i].Server = m.String()
 		asking.Go(func() {
 			if got := f.ask(ctx, m, &faults[i]); got.manifest != nil {
 				found <- got
@@ -75,26 +76,26 @@ type manifestFound struct {
 }
 
 // ask asks one mirror until it has the manifest, is dropped, or time is up.
-func (f *manifestFetch) ask(ctx context.Context, m Mirror, faults *MirrorFaults) manifestFound {
+func (f *manifestFetch) ask(ctx context.Context, m Mirror, faults *mirror.Report) manifestFound {
 	strikes := 0
 	for try := 1; ; try++ {
 		got, err := f.once(ctx, m)
 		if err == nil {
 			return got
 		}
-		var fault *Fault
+		var fault *mirror.Fault
 		if ctx.Err() != nil || !errors.As(err, &fault) {
 			return manifestFound{}
 		}
-		faults.add(*fault)
+		faults.Add(*fault)
 		f.say(m, *fault)
-		if fault.Kind.plain() {
+		if plain(fault.Kind) {
 			if strikes++; strikes == maxStrikes {
 				faults.Dropped = true
 				return manifestFound{}
 			}
 		}
-		timer := time.NewTimer(f.o.backoff(try))
+		timer := time.NewTimer(mirror.Backoff(try, f.o.Jitter()))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
@@ -104,7 +105,7 @@ func (f *manifestFetch) ask(ctx context.Context, m Mirror, faults *MirrorFaults)
 	}
 }
 
-func (f *manifestFetch) say(m Mirror, fault Fault) {
+func (f *manifestFetch) say(m Mirror, fault mirror.Fault) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.o.OnFault(m, fault)
@@ -130,7 +131,7 @@ func (f *manifestFetch) once(ctx context.Context, m Mirror) (manifestFound, erro
 	}
 	accepted, err := f.check.Accept(data, signature)
 	if err != nil {
-		return manifestFound{}, &Fault{BadManifest, err}
+		return manifestFound{}, &mirror.Fault{Kind: BadManifest, Err: err}
 	}
 	return manifestFound{accepted, data}, nil
 }
@@ -141,24 +142,24 @@ func (f *manifestFetch) small(ctx context.Context, m Mirror, name string, limit 
 	defer cancel(nil)
 	dog := newWatchdog(f.o.StallTimeout, cancel)
 	defer dog.stop()
-	a, err := get(ctx, f.o.Client, m.file(name), 0, 0, 0)
+	a, err := get(ctx, f.o.Client, mirror.Request{URL: m.file(name)}, 0)
 	if err != nil {
 		return nil, err
 	}
-	defer a.body.Close()
+	defer a.Body.Close()
 	dog.rest()
-	if a.length > limit {
-		return nil, faultf(BadManifest, "%s has %d bytes; allowed are %d", name, a.length, limit)
+	if a.Length > limit {
+		return nil, mirror.Faultf(BadManifest, "%s has %d bytes; allowed are %d", name, a.Length, limit)
 	}
 	var data bytes.Buffer
-	_, err = io.Copy(&data, &fedReader{io.LimitReader(a.body, limit+1), dog})
+	_, err = io.Copy(&data, &fedReader{io.LimitReader(a.Body, limit+1), dog})
 	switch {
 	case err != nil && context.Cause(ctx) != nil:
-		return nil, &Fault{Stalled, fmt.Errorf("%s at byte %d: %w", name, data.Len(), context.Cause(ctx))}
+		return nil, mirror.Faultf(mirror.Stalled, "%s at byte %d: %w", name, data.Len(), context.Cause(ctx))
 	case err != nil:
-		return nil, &Fault{CutOff, fmt.Errorf("%s at byte %d: %w", name, data.Len(), err)}
+		return nil, mirror.Faultf(mirror.CutOff, "%s at byte %d: %w", name, data.Len(), err)
 	case int64(data.Len()) > limit:
-		return nil, faultf(BadManifest, "%s has more than the allowed %d bytes", name, limit)
+		return nil, mirror.Faultf(BadManifest, "%s has more than the allowed %d bytes", name, limit)
 	}
 	return data.Bytes(), nil
 }

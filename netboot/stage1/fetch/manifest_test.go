@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"xnodeos.org/internal/manifest"
+	"xnodeos.org/internal/mirror"
 	"xnodeos.org/internal/sshsign"
 	"xnodeos.org/internal/trust"
 )
@@ -264,23 +265,37 @@ func FuzzParseMirror(f *testing.F) {
 	})
 }
 
-// FuzzJudge holds the reader of headers to what it promises: an answer never
-// covers other bytes than were asked for.
-func FuzzJudge(f *testing.F) {
+// canned answers every request with one response.
+type canned http.Response
+
+func (c *canned) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp := http.Response(*c)
+	resp.Request, resp.Body = req, http.NoBody
+	return &resp, nil
+}
+
+// FuzzGet holds the reader of headers to what it promises: an answer never
+// covers other bytes than were asked for, nor those of a file of another length.
+func FuzzGet(f *testing.F) {
 	f.Add(206, "bytes 10-19/100", int64(10), "")
 	f.Add(206, "bytes 10-12/*", int64(-1), "identity")
+	f.Add(206, "bytes 10-12/101", int64(3), "")
 	f.Add(200, "", int64(100), "gzip")
 	f.Add(206, "bytes -1-9223372036854775807/100", int64(0), "")
 	f.Fuzz(func(t *testing.T, code int, contentRange string, length int64, encoding string) {
-		resp := &http.Response{StatusCode: code, Status: "x", ContentLength: length,
-			Header:  http.Header{"Content-Range": {contentRange}, "Content-Encoding": {encoding}},
-			Request: &http.Request{Header: http.Header{"Range": {"bytes=10-19"}}}}
-		a, fault := judge(resp, 10, 20, 100)
+		resp := canned{StatusCode: code, Status: "x", ContentLength: length,
+			Header: http.Header{"Content-Range": {contentRange}, "Content-Encoding": {encoding}}}
+		a, err := get(t.Context(), &http.Client{Transport: &resp}, mirror.Request{URL: "http://192.0.2.1/x", From: 10, To: 20}, 100)
+		if err != nil {
+			return
+		}
+		a.Body.Close()
 		switch {
-		case fault != nil:
-		case a.whole && (code != 200 || length >= 0 && length != 100):
+		case a.Size >= 0 && a.Size != 100:
+			t.Fatalf("%d %q, length %d: a file of %d bytes is taken", code, contentRange, length, a.Size)
+		case a.Whole && (code != 200 || length >= 0 && length != 100):
 			t.Fatalf("%d, length %d is taken for the whole", code, length)
-		case !a.whole && (code != 206 || a.from != 10 || a.length < 1 || a.length > 10):
+		case !a.Whole && (code != 206 || a.From != 10 || a.Length < 1 || a.Length > 10):
 			t.Fatalf("%d %q, length %d: %+v", code, contentRange, length, a)
 		}
 	})

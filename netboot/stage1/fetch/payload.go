@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"xnodeos.org/internal/manifest"
+	"xnodeos.org/internal/mirror"
 )
 
 // readStep is how much is read at a time, and hashed while it is in the cache.
@@ -102,7 +103,7 @@ func sleep(ctx context.Context, changed <-chan struct{}, limit time.Duration) bo
 
 // lane has one request of a mirror at a time. It returns nil when there is
 // nothing left to do for the mirror, or the error that ends the whole fetch.
-func (f *payloadFetch) lane(ctx context.Context, m *mirror) error {
+func (f *payloadFetch) lane(ctx context.Context, m *member) error {
 	for ctx.Err() == nil {
 		var err error
 		switch c := f.claim(m); {
@@ -150,15 +151,15 @@ func (f *payloadFetch) fetchChunk(ctx context.Context, t *try) error {
 		return nil
 	}
 	from, to := f.offset(t.chunk)+int64(t.part.n), f.offset(t.chunk)+int64(len(t.part.buf))
-	a, err := get(ctx, f.o.Client, m.file(PayloadName), from, to, f.payload.Size)
+	a, err := get(ctx, f.o.Client, mirror.Request{URL: m.file(PayloadName), From: from, To: to}, f.payload.Size)
 	if err != nil {
 		f.end(t)
 		f.release(m, 0, r.blame(err))
 		return nil
 	}
-	defer a.body.Close()
+	defer a.Body.Close()
 	r.dog.rest()
-	if a.whole {
+	if a.Whole {
 		f.end(t)
 		if !f.beginWhole(m) {
 			f.release(m, 0, nil)
@@ -166,11 +167,11 @@ func (f *payloadFetch) fetchChunk(ctx context.Context, t *try) error {
 		}
 		return f.readStream(r, m, a)
 	}
-	err = f.fill(r, t, a.body, a.length)
+	err = f.fill(r, t, a.Body, a.Length)
 	gained := t.part.n - t.had
 	var last error
 	if err == nil && t.part.n == len(t.part.buf) {
-		endOfBody(a.body)
+		endOfBody(a.Body)
 		last = f.finish(t)
 	}
 	f.end(t)
@@ -217,76 +218,76 @@ func (f *payloadFetch) fill(r request, t *try, body io.Reader, length int64) err
 			length -= int64(n)
 		}
 		if err != nil && p.n < len(p.buf) && length > 0 {
-			return &Fault{CutOff, fmt.Errorf("at byte %d: %w", f.offset(t.chunk)+int64(p.n), err)}
+			return mirror.Faultf(mirror.CutOff, "at byte %d: %w", f.offset(t.chunk)+int64(p.n), err)
 		}
 	}
 	return nil
 }
 
 // blame returns the fault of the mirror, or nil where a request was ended by us.
-func (r request) blame(err error) *Fault {
-	var fault *Fault
+func (r request) blame(err error) *mirror.Fault {
+	var fault *mirror.Fault
 	if !errors.As(err, &fault) {
 		return nil
 	}
 	switch cause := r.cause(); {
 	case cause == nil:
 		return fault
-	case errors.Is(cause, errStalled):
-		return faultf(Stalled, "less than %d bytes in %.0f s: %w", stallBytes, r.dog.limit.Seconds(), fault.Err)
+	case errors.Is(cause, mirror.ErrStalled):
+		return mirror.TooSlow(r.dog.limit, fault.Err)
 	}
 	return nil
 }
 
 // fetchStream asks a mirror that ignores Range for everything from the first
 // open chunk on. One that has learned better answers with just that.
-func (f *payloadFetch) fetchStream(ctx context.Context, m *mirror) error {
+func (f *payloadFetch) fetchStream(ctx context.Context, m *member) error {
 	ctx, r := f.request(ctx)
 	defer r.close()
 	from := f.offset(max(0, f.firstOpen()))
-	a, err := get(ctx, f.o.Client, m.file(PayloadName), from, f.payload.Size, f.payload.Size)
+	a, err := get(ctx, f.o.Client, mirror.Request{URL: m.file(PayloadName), From: from, To: f.payload.Size}, f.payload.Size)
 	if err != nil {
 		f.endWhole(m, false)
 		f.release(m, 0, r.blame(err))
 		return nil
 	}
-	defer a.body.Close()
+	defer a.Body.Close()
 	r.dog.rest()
 	return f.readStream(r, m, a)
 }
 
 // readStream reads an answer that goes through many chunks, takes those that are
 // wanted and lets the others pass.
-func (f *payloadFetch) readStream(r request, m *mirror, a *answer) error {
+func (f *payloadFetch) readStream(r request, m *member, a *mirror.Answer) error {
 	before := f.goodOf(m)
 	cut, last := f.passChunks(r, m, a)
 	fault := r.blame(cut)
 	gained := f.goodOf(m) - before
 	if fault != nil && gained == 0 {
-		fault = faultf(WrongRange, "it ignores Range, and the whole file brought nothing new: %w", fault)
+		fault = mirror.Faultf(mirror.WrongRange, "it ignores Range, and the whole file brought nothing new: %w", fault)
 	}
 	f.endWhole(m, gained == 0)
 	f.release(m, gained*int(f.payload.ChunkSize), fault)
 	return last
 }
 
-func (f *payloadFetch) goodOf(m *mirror) int {
+func (f *payloadFetch) goodOf(m *member) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return m.good
 }
 
 // passChunks returns what cut the answer off, and what ends the whole fetch.
-func (f *payloadFetch) passChunks(r request, m *mirror, a *answer) (cut, last error) {
-	for i := int(a.from / f.payload.ChunkSize); i < len(f.chunks) && f.useful(m); i++ {
+func (f *payloadFetch) passChunks(r request, m *member, a *mirror.Answer) (cut, last error) {
+	for i := int(a.From / f.payload.ChunkSize); i < len(f.chunks) && f.useful(m); i++ {
 		t := f.claimStream(m, i)
 		if t == nil {
-			if err := f.skip(r, a.body, i); err != nil {
+			if err := f.skip(r, a.Body, i); err != nil {
 				return err, nil
 			}
 			continue
 		}
-		err := f.fill(r, t, a.body, int64(len(t.part.buf)))
+		err := f.fill(r, t, a.Body, int64(len(t.part.buf)))
 		if err == nil {
 			last = f.finish(t)
 		}
@@ -302,7 +303,7 @@ func (f *payloadFetch) passChunks(r request, m *mirror, a *answer) (cut, last er
 func (f *payloadFetch) skip(r request, body io.Reader, i int) error {
 	n, err := io.CopyN(io.Discard, &fedReader{body, r.dog}, int64(f.length(i)))
 	if err != nil {
-		return &Fault{CutOff, fmt.Errorf("at byte %d: %w", f.offset(i)+n, err)}
+		return mirror.Faultf(mirror.CutOff, "at byte %d: %w", f.offset(i)+n, err)
 	}
 	f.skipped()
 	return nil

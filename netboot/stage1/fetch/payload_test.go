@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"xnodeos.org/internal/mirror"
 )
 
 // stopwatch is a clock for Options.
@@ -39,12 +41,12 @@ func one(t *testing.T, size int, o Options, check func(err error, got *sheet, r 
 }
 
 // kinds are those that an error names for mirror i.
-func kinds(err error, i int) []FaultKind {
+func kinds(err error, i int) []mirror.FaultKind {
 	var all *Error
 	if !errors.As(err, &all) {
 		return nil
 	}
-	var list []FaultKind
+	var list []mirror.FaultKind
 	for _, f := range all.Mirrors[i].Faults {
 		list = append(list, f.Kind)
 	}
@@ -56,34 +58,34 @@ func TestFaultsAreNamed(t *testing.T) {
 	d := newDice(1)
 	for name, tt := range map[string]struct {
 		bad  mishap
-		kind FaultKind
+		kind mirror.FaultKind
 		text string
 	}{
-		"gzip": {gzipped, Encoded, `Content-Encoding is "gzip"`},
-		"loop": {redirectLoop, Redirected, "a loop by"},
-		"far":  {redirectFarther, Redirected, "more than 5"},
+		"gzip": {gzipped, mirror.Encoded, `Content-Encoding is "gzip"`},
+		"loop": {redirectLoop, mirror.Redirected, "a loop by"},
+		"far":  {redirectFarther, mirror.Redirected, "more than 5"},
 		"elsewhere": {func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
 			http.Redirect(w, r, "file:///etc/passwd", http.StatusFound)
-		}, Redirected, "file:///etc/passwd"},
-		"missing":      {status(404), Refused, "404"},
-		"forbidden":    {status(403), Refused, "403"},
-		"no content":   {status(204), Refused, "204"},
-		"out of range": {status(416), WrongFile, "shorter"},
-		"busy":         {status(503), Busy, "503"},
-		"other bytes":  {otherRange, WrongRange, "Content-Range"},
-		"other file":   {otherFile(newRelease(t, 9, 5*testChunk)), WrongBytes, "sha256"},
-		"longer":       {otherFile(newRelease(t, 1, 6*testChunk)), WrongFile, "393216 bytes, the manifest says 327680"},
-		"silent":       {func(_ http.ResponseWriter, r *http.Request, _ http.Handler) { <-r.Context().Done() }, Stalled, "less than 16384 bytes in 15 s"},
-		"drips":        {slow(20 * time.Second), Stalled, "less than 16384 bytes in 15 s"},
-		"lies":         {flip(d), WrongBytes, "sha256"},
+		}, mirror.Redirected, "file:///etc/passwd"},
+		"missing":      {status(404), mirror.Refused, "404"},
+		"forbidden":    {status(403), mirror.Refused, "403"},
+		"no content":   {status(204), mirror.Refused, "204"},
+		"out of range": {status(416), mirror.WrongFile, "shorter"},
+		"busy":         {status(503), mirror.Busy, "503"},
+		"other bytes":  {otherRange, mirror.WrongRange, "Content-Range"},
+		"other file":   {otherFile(newRelease(t, 9, 5*testChunk)), mirror.WrongBytes, "sha256"},
+		"longer":       {otherFile(newRelease(t, 1, 6*testChunk)), mirror.WrongFile, "393216 bytes, the manifest says 327680"},
+		"silent":       {func(_ http.ResponseWriter, r *http.Request, _ http.Handler) { <-r.Context().Done() }, mirror.Stalled, "less than 16384 bytes in 15 s"},
+		"drips":        {slow(20 * time.Second), mirror.Stalled, "less than 16384 bytes in 15 s"},
+		"lies":         {flip(d), mirror.WrongBytes, "sha256"},
 		"nonsense": {func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 			w.Header().Set("Content-Range", "bytes 1-")
 			w.WriteHeader(http.StatusPartialContent)
-		}, WrongRange, `"bytes 1-"`},
+		}, mirror.WrongRange, `"bytes 1-"`},
 		"big header": {func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 			w.Header().Set("X", strings.Repeat("x", 1<<20))
 			w.WriteHeader(http.StatusOK)
-		}, Unreachable, "header"},
+		}, mirror.Unreachable, "header"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -91,7 +93,7 @@ func TestFaultsAreNamed(t *testing.T) {
 				if got := kinds(err, 0); !slices.Contains(got, tt.kind) || !strings.Contains(err.Error(), tt.text) {
 					t.Errorf("%v\nwant the fault %q with %q", err, tt.kind, tt.text)
 				}
-				if want := map[bool]error{true: ErrNoMirror, false: ErrNoProgress}[tt.kind.plain()]; !errors.Is(err, want) {
+				if want := map[bool]error{true: ErrNoMirror, false: ErrNoProgress}[plain(tt.kind)]; !errors.Is(err, want) {
 					t.Errorf("%v; want it to be: %v", err, want)
 				}
 			}, []mishap{tt.bad})
@@ -195,18 +197,18 @@ func TestLiarIsFound(t *testing.T) {
 			next.ServeHTTP(&bodyWriter{w, func(p []byte) { p[7] ^= 1 }}, req)
 		}
 		mirrors := []Mirror{web.serve(t, "honest", &badServer{r, []mishap{honest}}), web.serve(t, "liar", &badServer{r, []mishap{liar}})}
-		said := map[string][]FaultKind{}
-		o := Options{Client: web.client, Clock: stopwatch(), Parallel: 1, OnFault: func(m Mirror, f Fault) {
+		said := map[string][]mirror.FaultKind{}
+		o := Options{Client: web.client, Clock: stopwatch(), Parallel: 1, OnFault: func(m Mirror, f mirror.Fault) {
 			said[m.base.Host] = append(said[m.base.Host], f.Kind)
 		}}
 		sink := newSheet(len(r.payload))
 		if err := Payload(t.Context(), mirrors, &r.m.Payload, sink, o); err != nil || !bytes.Equal(sink.data, r.payload) {
 			t.Fatal(err)
 		}
-		if slices.Contains(said["honest"], WrongBytes) {
+		if slices.Contains(said["honest"], mirror.WrongBytes) {
 			t.Errorf("the honest mirror is blamed: %v", said)
 		}
-		if slices.Contains(said["liar"], Doubtful) && !slices.Contains(said["liar"], WrongBytes) {
+		if slices.Contains(said["liar"], Doubtful) && !slices.Contains(said["liar"], mirror.WrongBytes) {
 			t.Errorf("the liar is not named: %v", said)
 		}
 		t.Log(said)

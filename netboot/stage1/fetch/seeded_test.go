@@ -65,7 +65,7 @@ func seededRun(t *testing.T, seed uint64) (complete bool) {
 	}
 	for _, m := range all.Mirrors {
 		if len(m.Faults) == 0 {
-			t.Errorf("%v: nothing is said of %s", err, m.URL)
+			t.Errorf("%v: nothing is said of %s", err, m.Server)
 		}
 	}
 	if healthy {
