@@ -331,9 +331,16 @@ func (m *Manager) about(ctx context.Context, name, verb string, question func(co
 }
 
 // Run starts a service, waits for its end and forgets it. If the context ends
-// first the service is stopped.
+// first the service is stopped. One of this name that is there already was left
+// by a process that was killed while it waited: it makes room.
 func (m *Manager) Run(ctx context.Context, s unit.Service) (unit.Result, error) {
-	if err := m.Start(ctx, s); err != nil {
+	err := m.Start(ctx, s)
+	if errors.Is(err, unit.ErrExists) {
+		if err = m.Forget(ctx, s.Name); err == nil {
+			err = m.Start(ctx, s)
+		}
+	}
+	if err != nil {
 		return unit.Result{}, err
 	}
 	r, err := m.Wait(ctx, s.Name)
