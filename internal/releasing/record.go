@@ -34,6 +34,7 @@ func ChangeRecord(ctx context.Context, o Options, change Change) (*Result, error
 	if err != nil {
 		return &Result{}, err
 	}
+	r.brake = change == Halt
 	have, err := r.records(ctx)
 	if err != nil {
 		return &r.result, err
@@ -72,6 +73,7 @@ type announced struct {
 	newest *announce.Record // of the owner, with a good signature; nil if there is none
 	tips   []string         // commits that no other one contains, the local one first
 	remote map[string]string
+	lost   map[string]error // remotes that a halt does without
 }
 
 // records collects the branch announce of the clone and of every remote.
@@ -80,23 +82,22 @@ func (r *run) records(ctx context.Context) (*announced, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &announced{remote: map[string]string{}}
+	a := &announced{remote: map[string]string{}, lost: map[string]error{}}
 	if local != "" {
 		a.tips = append(a.tips, local)
 	}
 	for _, remote := range r.Settings.Remotes {
-		tip, err := r.remoteRef(ctx, remote, announceBranch)
-		if err != nil {
-			return nil, fmt.Errorf("look at remote %q: %w", shown(remote), err)
-		}
-		a.remote[remote] = tip
-		if tip == "" || slices.Contains(a.tips, tip) {
+		tip, err := r.fetchAnnounce(ctx, remote, a.tips)
+		if err != nil && r.brake && ctx.Err() == nil {
+			r.lose(a, remote, err)
 			continue
 		}
-		if _, err := r.git(ctx, nil, "fetch", "-q", "--no-tags", "--no-write-fetch-head", "--", remote, announceBranch); err != nil {
-			return nil, fmt.Errorf("fetch branch announce of %q: %w", shown(remote), err)
+		if err != nil {
+			return nil, err
 		}
-		a.tips = append(a.tips, tip)
+		if a.remote[remote] = tip; tip != "" && !slices.Contains(a.tips, tip) {
+			a.tips = append(a.tips, tip)
+		}
 	}
 	if len(a.tips) > 1 {
 		out, err := r.git(ctx, nil, append([]string{"merge-base", "--independent"}, a.tips...)...)
@@ -111,6 +112,28 @@ func (r *run) records(ctx context.Context) (*announced, error) {
 		}
 	}
 	return a, nil
+}
+
+// fetchAnnounce brings a remote's branch announce and returns its tip, "" if it
+// has none.
+func (r *run) fetchAnnounce(ctx context.Context, remote string, have []string) (string, error) {
+	tip, err := r.remoteRef(ctx, remote, announceBranch)
+	if err != nil {
+		return "", fmt.Errorf("look at remote %q: %w", shown(remote), err)
+	}
+	if tip == "" || slices.Contains(have, tip) {
+		return tip, nil
+	}
+	if _, err := r.git(ctx, nil, "fetch", "-q", "--no-tags", "--no-write-fetch-head", "--", remote, announceBranch); err != nil {
+		return "", fmt.Errorf("fetch branch announce of %q: %w", shown(remote), err)
+	}
+	return tip, nil
+}
+
+// lose goes on without a remote.
+func (r *run) lose(a *announced, remote string, err error) {
+	a.lost[remote] = err
+	r.step("announce", "failed", "%v", err)
 }
 
 // newer takes the record of one tip if it is good and newer. One that is
@@ -187,15 +210,36 @@ func (r *run) publish(ctx context.Context, have *announced, record *announce.Rec
 		return fmt.Errorf("write branch announce: %w", err)
 	}
 	for _, remote := range r.Settings.Remotes {
-		if have.remote[remote] == tip {
+		switch {
+		case have.lost[remote] != nil:
+			continue
+		case have.remote[remote] == tip:
 			r.step("announce", "kept", "branch announce on %s", shown(remote))
 			continue
 		}
-		if _, err := r.git(ctx, nil, "push", "-q", "--", remote, tip+":"+announceBranch); err != nil {
+		_, err := r.git(ctx, nil, "push", "-q", "--", remote, tip+":"+announceBranch)
+		switch {
+		case err == nil:
+			r.step("announce", "done", "branch announce on %s", shown(remote))
+		case r.brake && ctx.Err() == nil:
+			r.lose(have, remote, fmt.Errorf("push branch announce to %q: %w", shown(remote), err))
+		default:
 			return fmt.Errorf("push branch announce to %q: %w; run the same command again when it can be reached", shown(remote), err)
 		}
-		r.step("announce", "done", "branch announce on %s", shown(remote))
 	}
+	if err := r.intoDNS(ctx, record); err != nil || len(have.lost) == 0 {
+		return err
+	}
+	where := "on the other remotes"
+	if r.DNS != nil {
+		where = "in DNS and " + where
+	}
+	return fmt.Errorf("the halt is published %s; run the same command again when these can be reached: %w",
+		where, errors.Join(slices.Collect(maps.Values(have.lost))...))
+}
+
+// intoDNS publishes the record and waits until it is seen.
+func (r *run) intoDNS(ctx context.Context, record *announce.Record) error {
 	if r.DNS == nil {
 		return nil
 	}

@@ -74,7 +74,7 @@ type Options struct {
 // Step is one thing that a release does.
 type Step struct {
 	Name   string `json:"name"`
-	State  string `json:"state"` // done, kept (it was so already), planned
+	State  string `json:"state"` // done, kept (it was so already), planned, failed (and gone on without)
 	Detail string `json:"detail"`
 }
 
@@ -99,6 +99,8 @@ type run struct {
 	owner   string
 	signers *trust.Signers
 	result  Result
+	// brake: a halt must reach the nodes although a remote cannot be.
+	brake bool
 }
 
 func (r *run) step(name, state, format string, args ...any) {
