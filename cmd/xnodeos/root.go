@@ -27,12 +27,16 @@ func newRootCommand() *cobra.Command {
 		Use:   "xnodeos",
 		Short: "Build, check and try what a machine boots",
 		Long: `xnodeos takes a NixOS system and writes everything a machine can boot:
-a hybrid ISO and a netboot tree, the same bytes every time, without root.
+a hybrid ISO and a netboot tree, the same bytes every time, without root. It
+makes a fleet's config repository and keys, and announces new systems to the
+nodes that follow it.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 cancelled.`,
 		Example: `  xnodeos image build --system pocket --out out
   xnodeos image inspect out/xnodeos-pocket-1-x86_64.iso
-  xnodeos vm run out/xnodeos-pocket-1-x86_64.iso --firmware uefi`,
+  xnodeos vm run out/xnodeos-pocket-1-x86_64.iso --firmware uefi
+  xnodeos init fleet --record stable._xnode.fleet.example.org --remote https://git.example.org/fleet.git
+  xnodeos release --repo fleet --system edge=./result`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          noArgs,
