@@ -109,7 +109,7 @@ func TestEveryRuleIsTried(t *testing.T) {
 	const m = Module + "/"
 	wrong := Arrows([]Package{
 		{ImportPath: m + "agent", Imports: []string{m + "netboot", m + "agent/x", "net", m + "cmd/x", m + "internal/testkit", m + "nixos/x", "gotest.tools/v3"}},
-		{ImportPath: m + "agent/x", Imports: []string{m + "agent/y"}},
+		{ImportPath: m + "agent/x", Imports: []string{m + "agent/y", "html/template"}},
 		{ImportPath: m + "imagebuild/x", Imports: []string{m + "imagebuild"}},
 		{ImportPath: m + "internal/x", Imports: []string{m + "agent"}},
 		{ImportPath: m + "modules/x", Imports: []string{m + "agent"}},
