@@ -27,9 +27,10 @@ more=$(awk '/^MemAvailable/ {print int($2 / 1024) - 205}' /proc/meminfo)
 `
 
 // filesScript prints path and hash of every file on the disk, without those
-// that a running Debian itself writes and the large ones of this test.
+// that a running Debian itself writes, what lies below its /run, and the large
+// ones of this test.
 const filesScript = `
-find . -xdev -type f ! -path './var/log/*' ! -path './var/lib/systemd/*' ! -path './var/tmp/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
+find . -xdev -type f ! -path './run/*' ! -path './var/log/*' ! -path './var/lib/systemd/*' ! -path './var/tmp/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
 `
 
 // takeoverDebian replaces a Debian that runs from a disk, which is full, with
