@@ -20,7 +20,9 @@ func (a *Applier) world(ctx context.Context) (agent.World, error) {
 		return w, err
 	}
 	if w.BootedQuarantined, err = a.quarantined(w.Booted); err != nil {
-		return w, err
+		// What runs is looked after and brought back all the same; facts, for
+		// what is new, needs to know.
+		a.opt.Log.Error("the quarantine cannot be read; nothing new is tried", "err", err)
 	}
 	if a.opt.Loader == nil || w.Medium != agent.MediumInstalled {
 		return w, nil
@@ -89,16 +91,17 @@ func (a *Applier) keys() (*trust.State, error) {
 	return &limited, nil
 }
 
-func (a *Applier) clock() (announce.Clock, error) {
+func (a *Applier) clock() announce.Clock {
 	c := a.opt.Clock()
 	floor, err := a.opt.Memory.TimeFloor()
 	if err != nil {
-		return c, err
+		a.opt.Log.Error("the time floor cannot be read; the accepted record's time counts", "err", err)
+		floor = a.accepted().Published
 	}
 	if stored := time.Unix(floor, 0); stored.After(c.Floor) {
 		c.Floor = stored
 	}
-	return c, nil
+	return c
 }
 
 // accepted is the newest accepted record. Where the file is damaged, what the
@@ -140,6 +143,12 @@ func (a *Applier) Status() agent.Status {
 		errs = append(errs, err)
 	}
 	if st.TimeFloor, err = a.opt.Memory.TimeFloor(); err != nil {
+		errs = append(errs, err)
+	}
+	if _, err := a.opt.Memory.Accepted(); err != nil {
+		errs = append(errs, err)
+	}
+	if _, err := a.opt.Memory.Trust(); err != nil {
 		errs = append(errs, err)
 	}
 	if keys, err := a.keys(); err != nil {

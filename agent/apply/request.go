@@ -87,13 +87,9 @@ func (a *Applier) accept(req agent.Request) (*agent.Decision, error) {
 	if err != nil {
 		return nil, err
 	}
-	clock, err := a.clock()
-	if err != nil {
-		return nil, err
-	}
 	in := agent.Announcement{Record: req.Record, Release: req.Release, Nodes: req.Nodes}
 	have := a.accepted()
-	d, err := agent.Accept(in, a.opt.Node, keys, have, clock)
+	d, err := agent.Accept(in, a.opt.Node, keys, have, a.clock())
 	if err != nil {
 		return nil, refused(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"xnodeos.org/agent"
+	"xnodeos.org/internal/announce"
 	"xnodeos.org/internal/atomicfile"
 	"xnodeos.org/internal/trust"
 )
@@ -28,24 +29,51 @@ type Memory struct{ dir string }
 // OpenMemory returns the memory in a folder, which must exist.
 func OpenMemory(dir string) *Memory { return &Memory{dir} }
 
+// A DamagedFileError is a file that is there and does not say what it should.
+type DamagedFileError struct {
+	Path string
+	Err  error
+}
+
+func (e *DamagedFileError) Error() string {
+	return fmt.Sprintf("read %s: it is damaged: %v", e.Path, e.Err)
+}
+
+// Unwrap returns what is wrong with it.
+func (e *DamagedFileError) Unwrap() error { return e.Err }
+
+func isDamaged(err error) bool {
+	var damaged *DamagedFileError
+	return errors.As(err, &damaged)
+}
+
 // Accepted returns the newest accepted record; the zero value if there is none.
 func (m *Memory) Accepted() (agent.Accepted, error) {
 	var a agent.Accepted
 	err := m.read("accepted.json", &a)
-	return a, err
+	if err == nil && a.Record != "" {
+		if _, wrong := announce.Parse(a.Record); wrong != nil {
+			err = &DamagedFileError{filepath.Join(m.dir, "accepted.json"), wrong}
+		}
+	}
+	if err != nil {
+		return agent.Accepted{}, err
+	}
+	return a, nil
 }
 
 // RaiseAccepted stores a newer record. An order below the stored one is an
-// error and changes nothing, whoever asks.
+// error and changes nothing, whoever asks. What is damaged is written anew: the
+// caller has judged the record by what else is known.
 func (m *Memory) RaiseAccepted(a agent.Accepted) error {
 	have, err := m.Accepted()
-	if err != nil {
+	if err != nil && !isDamaged(err) {
 		return err
 	}
 	if a.Sequence < have.Sequence || a.Sequence == have.Sequence && a.Published < have.Published {
 		return fmt.Errorf("refusing to lower the accepted record from (%d, %d) to (%d, %d)", have.Sequence, have.Published, a.Sequence, a.Published)
 	}
-	if a == have {
+	if a == have && err == nil {
 		return nil
 	}
 	return m.write("accepted.json", a)
@@ -55,6 +83,10 @@ func (m *Memory) RaiseAccepted(a agent.Accepted) error {
 func (m *Memory) Quarantine() ([]agent.Verdict, error) {
 	var list []agent.Verdict
 	err := m.read("quarantine.json", &list)
+	if isDamaged(err) {
+		path := filepath.Join(m.dir, "quarantine.json")
+		return nil, fmt.Errorf("%w; nothing is tried until somebody decides: to forget all verdicts, mv %s %s.damaged", err, path, path)
+	}
 	return list, err
 }
 
@@ -102,15 +134,16 @@ func (m *Memory) TimeFloor() (int64, error) {
 	}
 	floor, err := strconv.ParseInt(strings.TrimSuffix(string(data), "\n"), 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("read time floor: %w", err)
+		return 0, &DamagedFileError{filepath.Join(m.dir, "time-floor"), err}
 	}
 	return floor, nil
 }
 
-// RaiseTimeFloor stores a later time; an earlier one changes nothing.
+// RaiseTimeFloor stores a later time; an earlier one changes nothing. What is
+// damaged is written anew.
 func (m *Memory) RaiseTimeFloor(floor int64) error {
 	have, err := m.TimeFloor()
-	if err != nil || floor <= have {
+	if err != nil && !isDamaged(err) || err == nil && floor <= have {
 		return err
 	}
 	if err := atomicfile.WriteBytes(filepath.Join(m.dir, "time-floor"), 0o644, fmt.Appendf(nil, "%d\n", floor)); err != nil {
@@ -131,15 +164,16 @@ func (m *Memory) Trust() ([]trust.Bundle, error) {
 func (m *Memory) SetTrust(chain []trust.Bundle) error { return m.write("trust.json", chain) }
 
 func (m *Memory) read(name string, into any) error {
-	data, err := readFile(filepath.Join(m.dir, name), 8*maxMemory)
+	path := filepath.Join(m.dir, name)
+	data, err := readFile(path, 8*maxMemory)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err == nil {
-		err = json.Unmarshal(data, into)
-	}
 	if err != nil {
-		return fmt.Errorf("read %s: %w", filepath.Join(m.dir, name), err)
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	if err := json.Unmarshal(data, into); err != nil {
+		return &DamagedFileError{path, err}
 	}
 	return nil
 }
