@@ -49,8 +49,8 @@ func TestAgent(t *testing.T) {
 	}
 	for unit, texts := range map[string][]string{
 		"xnode-follow.service": {"User=xnode", "Type=notify", "WatchdogSec=", "NoNewPrivileges=yes", "ProtectSystem=strict", "/bin/xnode follow"},
-		"xnode-apply.service":  {"X-RestartIfChanged=false", "/bin/xnode apply", "Requires=xnode-apply.socket"},
-		"xnode-apply.socket":   {"/run/xnode/apply.sock", "SocketMode=0660", "SocketGroup=xnode", "X-RestartIfChanged=false"},
+		"xnode-apply.service":  {"X-RestartIfChanged=false", "X-StopOnRemoval=false", "/bin/xnode apply", "Requires=xnode-apply.socket"},
+		"xnode-apply.socket":   {"/run/xnode/apply.sock", "SocketMode=0660", "SocketGroup=xnode", "X-RestartIfChanged=false", "X-StopOnRemoval=false"},
 	} {
 		text := readPart(t, store, p, "etc/systemd/system/"+unit)
 		for _, want := range texts {
