@@ -122,8 +122,8 @@ func (a *Applier) accepted() agent.Accepted {
 }
 
 // VerifyRecord checks a record that was read again after a switch: signed for
-// the name that the system under exam follows, and not older than the accepted
-// one.
+// the name that the system under exam follows, and no contradiction of the
+// accepted one.
 func (a *Applier) VerifyRecord(owner, text string) error {
 	keys, err := a.keys()
 	if err != nil {
