@@ -125,8 +125,8 @@ func (p *page) now(s *Status) {
 		} else {
 			p.add(ago(s.Time, s.Poll.Last))
 		}
-		if s.Poll.Error != "" {
-			p.add(markup(`<br><span class="bad">`), s.Poll.Error, markup("</span>"))
+		if fault := s.pollFault(); fault != "" {
+			p.add(markup(`<br><span class="bad">`), fault, markup("</span>"))
 		}
 	})
 	if s.Node.Key != "" {

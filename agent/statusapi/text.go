@@ -77,16 +77,22 @@ func (s *Status) WriteText(w io.Writer, width int) error {
 	for i, q := range s.Quarantine {
 		row(first(i, "quarantine"), fmt.Sprintf("release %d, %s: %s", q.Sequence, name(q.System), q.Reason))
 	}
-	fault := s.Poll.Error
-	if slices.ContainsFunc(s.Problems, func(p string) bool { return strings.Contains(p, fault) }) && fault != "" {
-		fault = "no news, see above"
-	}
-	row("asked", strings.Join(nonEmpty(ago(s.Time, s.Poll.Last), fault), ": "))
+	row("asked", strings.Join(nonEmpty(ago(s.Time, s.Poll.Last), s.pollFault()), ": "))
 	if s.Poll.Next.After(s.Time) {
 		row("asks again", ago(s.Time, s.Poll.Next))
 	}
 	_, err := io.WriteString(w, t.String())
 	return err
+}
+
+// pollFault is why the last question brought nothing, unless a problem above
+// says so already.
+func (s *Status) pollFault() string {
+	fault := s.Poll.Error
+	if fault != "" && slices.ContainsFunc(s.Problems, func(p string) bool { return strings.Contains(p, fault) }) {
+		return "no news, see above"
+	}
+	return fault
 }
 
 // narrowest is the least room that is worth breaking lines for.
