@@ -17,6 +17,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"net/url"
+	"slices"
 	"time"
 
 	"xnodeos.org/internal/nix"
@@ -172,10 +175,28 @@ func Parse(data []byte) (*Release, error) {
 	if err := parse(data, MaxSize, r, releaseKeys); err != nil {
 		return nil, fmt.Errorf("parse %s: %w", FileName, err)
 	}
+	r.leaveOut()
 	if err := r.check(); err != nil {
 		return nil, fmt.Errorf("parse %s: %w", FileName, err)
 	}
 	return r, nil
+}
+
+// leaveOut drops what a later version may name for others: caches of another
+// kind, and targets for another medium. A reader that refused the whole file
+// could never be updated by it; what must be understood stands in critical.
+func (r *Release) leaveOut() {
+	r.Caches = slices.DeleteFunc(r.Caches, func(text string) bool {
+		u, err := url.Parse(text)
+		return err == nil && u.Scheme != "" && u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "file"
+	})
+	for class, archs := range r.Classes {
+		before := len(archs)
+		maps.DeleteFunc(archs, func(_ string, t Target) bool { return isWord(string(t.Medium), 64) && t.Medium.Check() != nil })
+		if before > 0 && len(archs) == 0 {
+			delete(r.Classes, class)
+		}
+	}
 }
 
 // Encode returns the one encoding: JSON with an indent of two spaces, maps
