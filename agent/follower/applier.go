@@ -55,7 +55,7 @@ func (f *Follower) finish(status agent.Status) {
 			return
 		}
 		f.vain.why = status.State.Reason
-		if status.State.Phase != agent.Settled {
+		if p := status.State.Phase; p != agent.Settled && p != agent.Held {
 			v.Counts.Rollbacks++
 		}
 		v.Follow = v.Follow.Rest(status.State.Reason, now)

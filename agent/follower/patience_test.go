@@ -170,7 +170,10 @@ func TestTrialsWithoutVerdictAreSpacedOut(t *testing.T) {
 		var at []time.Time
 		node := &held{world: w, at: &at}
 		w.serve(f.publish(2, live(2), nil))
-		run(t, w, f, func(*Follower) { time.Sleep(2 * time.Minute) }, func(o *Options) { o.Applier = node })
+		view := run(t, w, f, func(*Follower) { time.Sleep(2 * time.Minute) }, func(o *Options) { o.Applier = node })
+		if view.Counts.Rollbacks != 0 {
+			t.Errorf("%d rollbacks are counted; nothing went back", view.Counts.Rollbacks)
+		}
 		if len(at) < 3 || at[1].Sub(at[0]) < retryFloor || at[2].Sub(at[1]) < 2*retryFloor {
 			t.Errorf("it was tried at %v; want at least 10 s and 20 s between", at)
 		}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -72,7 +73,7 @@ func runApplier(ctx context.Context, at layout, log *slog.Logger, dead bool) err
 		log.Error("settings cannot be read; the defaults count", "error", err)
 		settings = agentconfig.Default()
 	}
-	manager, err := units.Open(ctx)
+	manager, err := at.systemd(ctx)
 	if err != nil {
 		return err
 	}
@@ -108,6 +109,15 @@ func runApplier(ctx context.Context, at layout, log *slog.Logger, dead bool) err
 		return err
 	}
 	return serveApplier(ctx, applier, log)
+}
+
+// systemd connects to that of the node. Below another root that is never the one
+// of the machine on which somebody looks at a node's files.
+func (l layout) systemd(ctx context.Context) (*units.Manager, error) {
+	if filepath.Clean(l.root) == "/" {
+		return units.Open(ctx)
+	}
+	return units.OpenAt(ctx, l.path(units.PrivateSocket), l.path(units.SystemBus))
 }
 
 // insistences is how often the dead man stops an applier that is in his way.

@@ -6,12 +6,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"xnodeos.org/agent"
 	"xnodeos.org/agent/apply"
 	"xnodeos.org/agent/probe"
+	"xnodeos.org/internal/unit"
 )
 
 // putAt writes a file below a node's root.
@@ -117,6 +119,17 @@ func TestDeadManInsistsOnTheLock(t *testing.T) {
 	}
 	if err := file.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// With --root somebody looks at another node's files: nothing of this machine
+// may be switched or restarted for them.
+func TestAnotherRootHasItsOwnSystemd(t *testing.T) {
+	t.Parallel()
+	at := layout{t.TempDir()}
+	_, err := at.systemd(t.Context())
+	if !errors.Is(err, unit.ErrUnavailable) || !strings.Contains(err.Error(), at.root) {
+		t.Errorf("systemd of %s: %v", at.root, err)
 	}
 }
 
