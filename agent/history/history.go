@@ -112,6 +112,9 @@ func Tell(before, after agent.State, now time.Time) (Event, bool) {
 		e.Event = "going back"
 	case agent.Quarantined:
 		e.Event = "quarantined"
+		if after.Fallback { // it is quarantined once more after that
+			e.Event, e.Detail = "rebooting", "the last good system is not well either"
+		}
 	case agent.Held:
 		e.Event = "held"
 	case agent.Safe:

@@ -74,6 +74,22 @@ func TestTellsATrialThatWentBack(t *testing.T) {
 	}
 }
 
+// The phase that writes the verdict is entered before the one reboot and after
+// it; one quarantine is told.
+func TestTellsTheOneReboot(t *testing.T) {
+	t.Parallel()
+	before := agent.State{Phase: agent.ProbingOld, Candidate: agent.Target{Sequence: 3}, Reason: agent.Reason{Code: agent.RedDeadMan}}
+	after := before
+	after.Phase, after.Fallback = agent.Quarantined, true
+	if e, ok := Tell(before, after, time.Unix(0, 0)); !ok || e.Event != "rebooting" || !strings.Contains(e.Detail, "last good system") {
+		t.Errorf("with the reboot to come: %+v, %t", e, ok)
+	}
+	after.Fallback = false
+	if e, ok := Tell(before, after, time.Unix(0, 0)); !ok || e.Event != "quarantined" {
+		t.Errorf("after it: %+v, %t", e, ok)
+	}
+}
+
 func TestPauseIsTold(t *testing.T) {
 	t.Parallel()
 	k, m := keeper(t)
