@@ -78,15 +78,19 @@ func takeoverBIOS(t *testing.T) {
 	to := buildImage(t, recipe{system: "pocket:label=pocket-2"})
 	const address = "203.0.113.7/32"
 	n, _ := scenario{memory: takeoverMemory, wire: newWireNet(), change: openNet}.boot(t, img, ready, stageFailed, kernelPanic)
+	// Without the payload, which takes a while to check each time.
+	small := takeoverFile(t, to, "http://"+hostAddress+"/")
+	n.upload(t, small)
+	n.refuses(t, refusals())
 	file := takeoverFile(t, to)
 	mend := tamperFile(t, file)
-	n.upload(t, file)
-	n.refuses(t, refusals(mend))
 	n.shell(t, "rm /dev/shm/fill")
+	n.upload(t, file)
+	n.refuses(t, tamperedRefusals())
+	n.shell(t, mend)
 	n = n.jumpTo(t, jump{method: takeover.FileLoad, to: to}, "embedded", staticWords, address)
 	n = n.jump(t, jump{takeover.SegmentLoad, []string{"--syscall", "load"}, img, true}, staticWords, address)
-	n.upload(t, file)
-	n.shell(t, mend)
+	n.upload(t, small)
 	n.refuses(t, lastRefusals())
 }
 

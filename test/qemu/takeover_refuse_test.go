@@ -15,13 +15,17 @@ import (
 // markFile is younger than whatever was there before.
 const markFile = "/dev/shm/mark"
 
-// stateScript prints what a takeover could change: the loaded kernel, mounts,
-// modules, services, and every file that is younger than the mark, without
-// those that a login itself writes.
+// stateScript prints what a takeover could change beside files: the loaded
+// kernel, mounts, modules, services.
 const stateScript = `
 cat /sys/kernel/kexec_loaded /proc/mounts /proc/swaps
 ls /sys/module
 systemctl list-units --plain --no-legend --type=service --state=running | awk '{print $1}'
+`
+
+// youngScript prints every file that is younger than the mark, without those
+// that a login itself writes.
+const youngScript = `
 find / -xdev -newer ` + markFile + ` -type f
 find /run -xdev -newer ` + markFile + ` -type f ! -path '/run/systemd/*' ! -path '/run/log/*' ! -path '/run/udev/*' ! -name utmp ! -name 'motd.*'
 `
@@ -38,7 +42,7 @@ func (n *node) mark(t *testing.T) string {
 
 func (n *node) state(t *testing.T) string {
 	t.Helper()
-	return loginFiles.ReplaceAllString(n.shell(t, stateScript), "")
+	return loginFiles.ReplaceAllString(n.shell(t, stateScript+youngScript), "")
 }
 
 // untouched checks that the old system is as it was at the mark.
@@ -84,8 +88,8 @@ func (n *node) refuses(t *testing.T, list []refusal) {
 const refusalMark = "===part\n"
 
 // script prints the state of the old system, code, output and errors of the
-// command, and the state again. What the command writes lies in /dev, where no
-// state is looked for.
+// command, and the state again with what files are young. What the command
+// writes lies in /dev, where none is looked for.
 func (r refusal) script() string {
 	command := strings.ReplaceAll(r.command, "FILE", takeoverPath)
 	return fmt.Sprintf(`{ %s
@@ -99,7 +103,7 @@ code=$?
 printf '%s%%s\n%[5]s' $code
 cat /dev/out; printf '%[5]s'
 cat /dev/err; printf '%[5]s'
-state`, r.before+"\n:", markFile, stateScript, command, strings.ReplaceAll(refusalMark, "\n", `\n`))
+state; %s`, r.before+"\n:", markFile, stateScript, command, strings.ReplaceAll(refusalMark, "\n", `\n`), youngScript)
 }
 
 // leaveScript leaves 120 MiB of memory, with which neither call can work.
@@ -135,12 +139,11 @@ func tamperFile(t *testing.T, file []byte) (mend string) {
 }
 
 // refusals are all that a takeover can follow upon: what is wrong is said, and
-// nothing changed. The first one wants a tampered file.
-func refusals(mend string) []refusal {
+// nothing changed.
+func refusals() []refusal {
 	return []refusal{
 		{"nobody to ask", "", "FILE", `nobody is there to ask`, 2},
-		{"tampered payload", "", "FILE --yes", `system\.squashfs.* chunk 5 .*nothing was changed`, 1},
-		{"marked as a container", mend + "; echo lxc > /run/systemd/container", "FILE --yes", `this is a container.*run it on the host.*nothing was changed`, 1},
+		{"marked as a container", "echo lxc > /run/systemd/container", "FILE --yes", `this is a container.*run it on the host.*nothing was changed`, 1},
 		{"namespaces", "rm /run/systemd/container", "unshare -p -f FILE --yes", `this is a container: the pid namespace is not the first one.*run it on the host.*nothing was changed`, 1},
 		{"user namespace", "", "unshare -U -r FILE --yes", `this is a container.*nothing was changed`, 1},
 		{"without the capability", incapableScript, "systemctl start incapable; code=$?; cat /dev/shm/stderr >&2; exit $code", `root here lacks the capability CAP_SYS_BOOT.*nothing was changed`, 1},
@@ -148,6 +151,11 @@ func refusals(mend string) []refusal {
 		{"other architecture", "", "linux32 FILE --yes", `the machine is i686; this file is for x86_64.*nothing was changed`, 1},
 		{"no memory to load", leaveScript, "FILE --yes", `no way to load the new kernel; kexec_file_load: needs [0-9]+ MiB, [0-9]+ MiB are free.*kexec_load: needs.*free memory.*nothing was changed`, 1},
 	}
+}
+
+// tamperedRefusals want a file of tamperFile.
+func tamperedRefusals() []refusal {
+	return []refusal{{"tampered payload", "", "FILE --yes", `system\.squashfs.* chunk 5 .*nothing was changed`, 1}}
 }
 
 // lastRefusals switch something off for good: a locked kernel, as Secure Boot
