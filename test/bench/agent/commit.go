@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -171,29 +173,51 @@ func (g *guest) release(ctx context.Context, system string) (commitRound, error)
 	g.last = int(got.Sequence)
 	ctx, cancel := context.WithTimeout(ctx, releaseLimit)
 	defer cancel()
-	text, err := g.login.Output(ctx, "cut -d' ' -f1 /proc/uptime; xnode poll")
-	if err != nil {
-		return r, err
+	// The first release is what runs already, it is never settled.
+	done := fmt.Sprintf(" settled release=%d ", g.last)
+	if g.last == 1 {
+		done = fmt.Sprintf(" idle release=%d ", g.last)
 	}
-	begun, err := strconv.ParseFloat(text, 64)
+	begun, err := g.poll(ctx, done)
 	if err != nil {
-		return r, err
-	}
-	done := regexp.MustCompile(fmt.Sprintf(`(settled|idle) release=%d `, got.Sequence))
-	for {
-		// The first release is what runs already: it is never settled.
-		line, err := g.login.Output(ctx, "xnode status --oneline || true")
-		if err == nil && done.MatchString(line) && (g.last == 1 || strings.Contains(line, "settled")) {
-			break
-		}
-		if sleep(ctx, time.Second) != nil {
-			return r, fmt.Errorf("release %d did not settle; the node says %q: %w", g.last, line, err)
-		}
+		return r, fmt.Errorf("release %d: %w", g.last, err)
 	}
 	if g.last == 1 {
 		return r, nil
 	}
 	return r, g.read(ctx, begun, &r)
+}
+
+// poll has the node look now and watches it until it is done. It returns the
+// guest's time of the poll. All of it is one session: another login would take
+// the guest's time from what is measured.
+func (g *guest) poll(ctx context.Context, done string) (begun float64, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	r, w := io.Pipe()
+	ended := make(chan struct{})
+	defer func() {
+		cancel()
+		_ = r.Close() // what it still has to say, nobody hears
+		<-ended
+	}()
+	go func() {
+		defer close(ended)
+		err := g.login.Run(ctx, "cut -d' ' -f1 /proc/uptime; xnode poll; exec xnode watch", w)
+		w.CloseWithError(errors.Join(err, io.EOF))
+	}()
+	lines := bufio.NewScanner(r)
+	last := ""
+	for lines.Scan() {
+		if last = lines.Text(); begun == 0 {
+			if begun, err = strconv.ParseFloat(last, 64); err != nil {
+				return 0, err
+			}
+		}
+		if strings.Contains(last, done) {
+			return begun, nil
+		}
+	}
+	return 0, fmt.Errorf("the node did not come to %q, last it said %q: %w", done, last, lines.Err())
 }
 
 // phaseLine is what the applier logs when it comes into a phase, with seconds
