@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"xnodeos.org/agent"
+	"xnodeos.org/internal/unit"
 )
 
 // store journals a state before its effects. Only the way back goes on without
@@ -228,7 +229,7 @@ func (a *Applier) prune(s agent.State) error {
 }
 
 func (a *Applier) doSwitch(ctx context.Context, e agent.Effect) (agent.Event, bool) {
-	result, text, err := a.opt.Switcher.Switch(ctx, e.System, a.opt.SwitchTimeout)
+	result, text, err := a.patientSwitch(ctx, e.System)
 	if err == nil && result == agent.SwitchBusy && a.State().Phase == agent.Reverting {
 		result, text, err = a.insist(ctx, e.System)
 	}
@@ -243,6 +244,27 @@ func (a *Applier) doSwitch(ctx context.Context, e agent.Effect) (agent.Event, bo
 		a.opt.Log.Warn("look at the machine", "err", err)
 	}
 	return event, false
+}
+
+// patientSwitch waits while systemd cannot be asked, as when it has frozen: then
+// there is neither a way forward nor one back, and a watchdog ends it. What the
+// journal says afterwards is that the machine died in this phase, which is what
+// counts against the candidate. It waits no longer than the dead man would.
+func (a *Applier) patientSwitch(ctx context.Context, system string) (agent.SwitchResult, string, error) {
+	patient, cancel := context.WithTimeout(ctx, a.opt.SwitchTimeout+a.opt.ProbeTimeout+a.opt.Grace)
+	defer cancel()
+	for {
+		result, text, err := a.opt.Switcher.Switch(ctx, system, a.opt.SwitchTimeout)
+		if !errors.Is(err, unit.ErrUnavailable) {
+			return result, text, err
+		}
+		a.opt.Log.Error("systemd cannot be asked to switch; waiting for it, or for the watchdog", "err", err)
+		select {
+		case <-patient.Done():
+			return result, text, err
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // insist makes the way back go before any other switch: the candidate's own,

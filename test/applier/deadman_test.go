@@ -192,3 +192,21 @@ func TestLock(t *testing.T) {
 	}
 	second.Close()
 }
+
+// TestFrozenSystemd: a candidate freezes systemd, which can then be asked for
+// nothing, neither a switch nor a reboot. The applier waits for the watchdog
+// instead of giving the node up; the second death quarantines the candidate.
+func TestFrozenSystemd(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, plan{name: "frozen", medium: agent.MediumLive, result: agent.SwitchOK, freezes: true})
+	status := m.life(testEnvelope(t, agent.MediumLive))
+	if m.current != systemA || status.State.Phase != agent.Idle {
+		t.Errorf("%s runs, in %s (%s); want A, IDLE", m.current, status.State.Phase, status.State.Reason)
+	}
+	if len(status.Quarantine) != 1 || status.Quarantine[0].System != systemB {
+		t.Errorf("quarantine: %v; want B", status.Quarantine)
+	}
+	if m.boot != 2 {
+		t.Errorf("the machine was reset %d times; want 2", m.boot)
+	}
+}

@@ -18,6 +18,7 @@ import (
 	"xnodeos.org/agent/apply"
 	"xnodeos.org/agent/journal"
 	"xnodeos.org/agent/links"
+	"xnodeos.org/internal/unit"
 )
 
 // Store paths of the systems; B is the candidate.
@@ -29,13 +30,14 @@ const (
 
 // plan is how a machine behaves.
 type plan struct {
-	name   string
-	medium agent.Medium
-	reboot bool               // B needs a reboot
-	result agent.SwitchResult // of the switch to B
-	red    bool               // B's probes
-	panics bool               // B does not come up when booted
-	good   bool               // B is to be what runs in the end
+	name    string
+	medium  agent.Medium
+	reboot  bool               // B needs a reboot
+	result  agent.SwitchResult // of the switch to B
+	red     bool               // B's probes
+	panics  bool               // B does not come up when booted
+	freezes bool               // a switch to B freezes systemd
+	good    bool               // B is to be what runs in the end
 }
 
 // machine is all that outlives a process. A power cut takes what is in memory.
@@ -58,6 +60,7 @@ type machine struct {
 	where   string // it was killed
 	cut     bool   // by a power cut
 	process *process
+	frozen  int // times that systemd did not answer
 	tried   int // switches to B while it was in quarantine
 	writes  int
 }
@@ -222,6 +225,9 @@ type switcher struct{ m *machine }
 
 func (s switcher) Switch(_ context.Context, system string, _ time.Duration) (agent.SwitchResult, string, error) {
 	m := s.m
+	if m.freezes && system == systemB {
+		return "", "", m.freeze()
+	}
 	err := m.around("switch", func() error {
 		if m.switched == system { // join it
 			return nil
@@ -239,6 +245,24 @@ func (s switcher) Switch(_ context.Context, system string, _ time.Duration) (age
 		return err
 	})
 	return m.outcome, "as planned", err
+}
+
+// freeze is a systemd that does not answer any more; the third time somebody
+// asks it, the watchdog resets the machine.
+func (m *machine) freeze() error {
+	m.mu.Lock()
+	m.current = systemB
+	m.frozen++
+	reset := m.frozen%3 == 0
+	if reset {
+		m.process.dead, m.cut, m.where = true, true, "frozen"
+		m.process.cancel()
+	}
+	m.mu.Unlock()
+	if reset {
+		runtime.Goexit()
+	}
+	return fmt.Errorf("switch: %w: no answer", unit.ErrUnavailable)
 }
 
 func (s switcher) Done(context.Context) error {
