@@ -97,7 +97,10 @@ func Tell(before, after agent.State, now time.Time) (Event, bool) {
 	}
 	switch after.Phase {
 	case agent.Armed:
-		e.Event, e.Detail = "trying", string(after.Arm)+" arm"
+		e.Event, e.Detail = "trying", "in the running machine"
+		if after.Arm == agent.Reboot {
+			e.Detail = "by a reboot"
+		}
 	case agent.Passed:
 		e.Event, e.Detail = "probes passed", ""
 	case agent.Settled:

@@ -67,7 +67,7 @@ func TestTellsATrialThatWentBack(t *testing.T) {
 		{at, 2, "/nix/store/b-two", "back", "the last good system runs again"},
 		{at, 3, "/nix/store/c-three", "quarantined", "unit web.service failed"},
 		{at, 3, "/nix/store/c-three", "going back", "unit web.service failed"},
-		{at, 3, "/nix/store/c-three", "trying", "live arm"},
+		{at, 3, "/nix/store/c-three", "trying", "in the running machine"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("history (-want +got):\n%s", diff)
