@@ -106,10 +106,18 @@ cat /dev/err; printf '%[5]s'
 state; %s`, r.before+"\n:", markFile, stateScript, command, strings.ReplaceAll(refusalMark, "\n", `\n`), youngScript)
 }
 
-// leaveScript leaves 120 MiB of memory, with which neither call can work.
+// leaveScript leaves 90 MiB of memory, with which neither call can work. What
+// MemAvailable says of caches is a guess, so they go first, and what the guess
+// gave back is filled as well. A tmpfs takes half of the memory by default.
 const leaveScript = `
-more=$(awk '/^MemAvailable/ {print int($2 / 1024) - 120}' /proc/meminfo)
-dd if=/dev/zero of=/dev/shm/fill bs=1M count="$more" 2>/dev/null
+mount -o remount,size=100% /dev/shm
+: > /dev/shm/fill
+for round in 1 2 3; do
+  sync
+  echo 3 > /proc/sys/vm/drop_caches
+  more=$(awk '/^MemAvailable/ {print int($2 / 1024) - 90}' /proc/meminfo)
+  [ "$more" -le 0 ] || dd if=/dev/zero bs=1M count="$more" 2>/dev/null >> /dev/shm/fill
+done
 `
 
 // incapableScript makes a service that runs the file as a root that may not
