@@ -88,10 +88,8 @@ type Options struct {
 	Class   string // of this node, unless the release lists its key
 	Arch    string // Nix's word, "x86_64-linux"
 	Medium  agent.Medium
-	NodeKey string // fingerprint, "SHA256:..."
-	// MinSequence is that of the payload's manifest.
-	MinSequence uint32
-	Caches      []string // tried before those of the release
+	NodeKey string   // fingerprint, "SHA256:..."
+	Caches  []string // tried before those of the release
 
 	Asker      Asker
 	Repository Repository

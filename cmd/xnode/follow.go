@@ -155,7 +155,7 @@ func assemble(at layout, settings agentconfig.Config, schedule follower.Schedule
 		return node, o, err
 	}
 	o = follower.Options{
-		Name: settings.Name, Class: node.Class, Arch: arch, Medium: agent.Medium(medium), NodeKey: key, MinSequence: was.Sequence,
+		Name: settings.Name, Class: node.Class, Arch: arch, Medium: agent.Medium(medium), NodeKey: key,
 		Caches: settings.Cache.URLs,
 		Asker:  asker{settings.DNS, at.path("etc/resolv.conf")}, Repository: repository{git},
 		Store: &store{
