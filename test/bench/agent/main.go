@@ -10,27 +10,14 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"xnodeos.org/test/bench/rows"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		os.Exit(2)
-	case err != nil:
-		fmt.Fprintf(os.Stderr, "bench agent: %v\n", err)
-		os.Exit(1)
-	}
-}
+func main() { os.Exit(rows.Run("agent", os.Args[1:], os.Stdout, os.Stderr, run)) }
 
 type options struct {
 	json      bool

@@ -18,28 +18,15 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"xnodeos.org/internal/testkit"
 	"xnodeos.org/test/bench/rows"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		os.Exit(2)
-	case err != nil:
-		fmt.Fprintf(os.Stderr, "bench boot: %v\n", err)
-		os.Exit(1)
-	}
-}
+func main() { os.Exit(rows.Run("boot", os.Args[1:], os.Stdout, os.Stderr, run)) }
 
 type options struct {
 	rounds int

@@ -19,11 +19,9 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"xnodeos.org/internal/manifest"
@@ -31,18 +29,7 @@ import (
 	"xnodeos.org/test/bench/rows"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		os.Exit(2)
-	case err != nil:
-		fmt.Fprintf(os.Stderr, "bench fetch: %v\n", err)
-		os.Exit(1)
-	}
-}
+func main() { os.Exit(rows.Run("fetch", os.Args[1:], os.Stdout, os.Stderr, run)) }
 
 type options struct {
 	pairs, sizeMB        int

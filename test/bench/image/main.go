@@ -17,11 +17,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"xnodeos.org/imagebuild"
@@ -30,18 +28,7 @@ import (
 	"xnodeos.org/test/repeat"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		os.Exit(2)
-	case err != nil:
-		fmt.Fprintf(os.Stderr, "bench image: %v\n", err)
-		os.Exit(1)
-	}
-}
+func main() { os.Exit(rows.Run("image", os.Args[1:], os.Stdout, os.Stderr, run)) }
 
 type options struct {
 	pairs, runs int

@@ -3,12 +3,37 @@
 package rows
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"flag"
 	"fmt"
 	"io"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 )
+
+// A Measurement is one bench program: its arguments, where its table goes, and
+// where it tells what it does.
+type Measurement func(ctx context.Context, args []string, stdout, stderr io.Writer) error
+
+// Run runs a measurement until a signal ends it and returns the process's exit
+// code: 0 done, 1 failed, 2 wrong usage.
+func Run(name string, args []string, stdout, stderr io.Writer, measure Measurement) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	err := measure(ctx, args, stdout, stderr)
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, flag.ErrHelp):
+		return 2
+	}
+	fmt.Fprintf(stderr, "bench %s: %v\n", name, err)
+	return 1
+}
 
 // A Row is one figure. Peer, its value and the ratio are null where there is
 // nothing to compare with, Target where none was set. OK says whether the
