@@ -20,7 +20,7 @@ import (
 type Measurement func(ctx context.Context, args []string, stdout, stderr io.Writer) error
 
 // Run runs a measurement until a signal ends it and returns the process's exit
-// code: 0 done, 1 failed, 2 wrong usage.
+// code: 0 done, 1 failed, 2 where only help was asked for.
 func Run(name string, args []string, stdout, stderr io.Writer, measure Measurement) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
